@@ -1,0 +1,3 @@
+"""Motif and imgstore recordings for imgstore_zarr."""
+
+VIDEO_LAYOUT = None

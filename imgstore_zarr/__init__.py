@@ -1,0 +1,81 @@
+"""A home for scientific video: recordings as Zarr v3 groups, and as Motif and imgstore write them."""
+
+from imgstore_zarr._version import __version__
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    CorruptChunkError,
+    EndOfRecordingError,
+    FrameMismatchError,
+    FrameNotFoundError,
+    ImgStoreError,
+    InvalidMetadataError,
+    MissingDependencyError,
+    RecordingAccessError,
+    RecordingExistsError,
+    RecordingLockedError,
+    RecordingNotFoundError,
+    UnsupportedFormatError,
+    UnsupportedVersionError,
+)
+from imgstore_zarr.formats import (
+    create,
+    extract_only_frame,
+    get_supported_formats,
+    new_for_filename,
+    new_for_format,
+    open,
+    repair,
+)
+from imgstore_zarr.frames import Frames, FrameSink, FrameSource, Window
+from imgstore_zarr.index import ChunkSpan, FrameIndex
+from imgstore_zarr.layouts import Layout, Parts, Problem
+from imgstore_zarr.pixels import ensure_color, ensure_gray
+from imgstore_zarr.recording import RecordingInfo, RecordingSpec
+from imgstore_zarr.report import Gap, Report
+from imgstore_zarr.storage import Location, locate
+from imgstore_zarr.store import ImgStore
+from imgstore_zarr.writer import ImgStoreWriter
+
+__all__ = [
+    "ChunkMissingError",
+    "ChunkSpan",
+    "CorruptChunkError",
+    "EndOfRecordingError",
+    "FrameIndex",
+    "FrameMismatchError",
+    "FrameNotFoundError",
+    "FrameSink",
+    "FrameSource",
+    "Frames",
+    "Gap",
+    "ImgStore",
+    "ImgStoreError",
+    "ImgStoreWriter",
+    "InvalidMetadataError",
+    "Layout",
+    "Location",
+    "MissingDependencyError",
+    "Parts",
+    "Problem",
+    "RecordingAccessError",
+    "RecordingExistsError",
+    "RecordingInfo",
+    "RecordingLockedError",
+    "RecordingNotFoundError",
+    "RecordingSpec",
+    "Report",
+    "UnsupportedFormatError",
+    "UnsupportedVersionError",
+    "Window",
+    "__version__",
+    "create",
+    "ensure_color",
+    "ensure_gray",
+    "extract_only_frame",
+    "get_supported_formats",
+    "locate",
+    "new_for_filename",
+    "new_for_format",
+    "open",
+    "repair",
+]

@@ -1,0 +1,193 @@
+"""Frames and their index as an ``xarray.DataArray``, lazily; needs no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.errors import MissingDependencyError
+from imgstore_zarr.frames import FrameSource
+from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.pixels import is_color
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+BLOCK_BYTES = 128 * 2**20
+"""Size of a default dask block."""
+
+MAX_BLOCKS = 20_000
+"""Default blocks of one recording, at most: larger ones are made for a week."""
+
+Chunks = Literal["auto"] | int | Mapping[Any, Any] | None
+
+
+def block_lengths(
+    index: FrameIndex, unit: int, frame_bytes: int, frames: int | None = None
+) -> tuple[int, ...]:
+    """Cut a recording into blocks of frames that are good to read together.
+
+    Blocks begin where a chunk begins, or a multiple of `unit` frames after that.
+
+    Parameters
+    ----------
+    index
+        Where the chunks start.
+    unit
+        Frames that are best read together (a shard, a GOP).
+    frame_bytes
+        Size of a frame in memory.
+    frames
+        Frames wanted in a block; by default about `BLOCK_BYTES` of them, more in a recording that
+        would otherwise have over `MAX_BLOCKS` blocks.
+
+    Returns
+    -------
+    tuple of int
+        Frames in each block.
+    """
+    total = len(index)
+    if not total:
+        return (0,)
+    if frames is None:
+        frames = max(BLOCK_BYTES // frame_bytes, -(-total // MAX_BLOCKS), 1)
+        spread = 1.0
+        while True:
+            lengths = _cut(index, unit, int(frames * spread))
+            if len(lengths) <= MAX_BLOCKS:
+                return lengths
+            spread *= 1.1
+    return _cut(index, unit, frames)
+
+
+def _cut(index: FrameIndex, unit: int, target: int) -> tuple[int, ...]:
+    spans = np.diff(np.append(index.chunk_starts, len(index))).tolist()
+    lengths: list[int] = []
+    collected = 0
+    for span in spans:
+        if collected and collected + span > target:
+            lengths.append(collected)
+            collected = 0
+        if span <= target:
+            collected += span
+            continue
+        # A chunk that is longer than a block: into parts of whole units, if a unit is not longer.
+        part = max(target // unit, 1) * unit if unit < span else target
+        lengths.extend([part] * (span // part))
+        if span % part:
+            lengths.append(span % part)
+    if collected:
+        lengths.append(collected)
+    return tuple(lengths)
+
+
+def to_dataarray(
+    source: FrameSource,
+    index: FrameIndex,
+    *,
+    attributes: Mapping[str, Any],
+    chunks: Chunks = None,
+    by: Literal["frame_number", "frame_time"] | None = None,
+    datetime: bool = False,
+) -> xr.DataArray:
+    """Return frames as a DataArray; nothing is read until it is asked for.
+
+    Parameters
+    ----------
+    source, index
+        The frames, and where they are.
+    attributes
+        Attributes of the array.
+    chunks
+        None: lazy without dask. ``"auto"``: dask blocks of about 128 MiB. A mapping from dimension
+        to block size, or a number of frames: dask blocks of that size. A number of frames is rounded
+        so that blocks begin where shards or GOPs begin; a tuple of lengths is taken as it is.
+    by
+        The coordinate that ``.sel`` looks up, instead of positions.
+    datetime
+        Add the coordinate ``time`` (datetime64[ns], UTC) made of ``frame_time``.
+
+    Returns
+    -------
+    DataArray
+        Named ``image``, with dimensions (frame, y, x[, channel]) and the coordinates
+        ``frame_number`` and ``frame_time``.
+    """
+    import xarray as xr
+    from xarray.core.indexing import LazilyIndexedArray
+
+    from imgstore_zarr.backend_array import FramesArray
+
+    channel = ("channel",) if len(source.shape) == 4 else ()
+    dims = ("frame", "y", "x", *channel)
+    coords: dict[str, Any] = {
+        "frame_number": ("frame", index.frame_number),
+        "frame_time": ("frame", index.frame_time, {"units": "s"}),
+    }
+    if datetime:
+        coords["time"] = ("frame", datetimes(index.frame_time))
+    if is_color(source.shape[1:]):
+        coords["channel"] = ["b", "g", "r"]
+    lazy = LazilyIndexedArray(FramesArray(source))
+    variable = xr.Variable(dims, lazy, dict(attributes), fastpath=True)
+    lengths = blocks_of(source, index)
+    variable.encoding = {
+        "preferred_chunks": dict(zip(dims, (lengths, *source.shape[1:]), strict=True))
+    }
+    if chunks is not None:
+        variable = variable.chunk(_dask_chunks(dims, source, index, chunks))
+    array = xr.DataArray(variable, coords=coords, name="image")
+    return array if by is None else array.set_xindex(by)
+
+
+def blocks_of(source: FrameSource, index: FrameIndex, frames: int | None = None) -> tuple[int, ...]:
+    """Return the block lengths of a source; see `block_lengths`."""
+    frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+    return block_lengths(index, source.preferred_chunks[0], frame_bytes, frames)
+
+
+def _dask_chunks(
+    dims: tuple[str, ...], source: FrameSource, index: FrameIndex, chunks: Chunks
+) -> dict[str, Any]:
+    """Return the blocks along every dimension."""
+    try:
+        import dask.array  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "chunks= needs dask: pip install 'imgstore-zarr[dask]', or leave chunks=None"
+        ) from error
+    wanted = dict(chunks) if isinstance(chunks, Mapping) else {"frame": chunks}
+    unknown = set(wanted) - set(dims)
+    if unknown:
+        raise ValueError(f"chunks names {sorted(map(str, unknown))}; the dimensions are {dims}")
+    sizes = {dim: -1 if size in ("auto", None) else size for dim, size in wanted.items()}
+    frame = wanted.get("frame", "auto")
+    if frame in ("auto", None):
+        sizes["frame"] = blocks_of(source, index)
+    elif isinstance(frame, int) and frame > 0:
+        sizes["frame"] = blocks_of(source, index, frame)
+    return dict.fromkeys(dims, -1) | sizes
+
+
+def datetimes(frame_time: NDArray[np.float64]) -> NDArray[np.datetime64]:
+    """Return frame times as datetime64[ns], UTC; NaT where a time is not finite.
+
+    Raises
+    ------
+    ValueError
+        A time outside the years that datetime64[ns] can hold (1678 to 2261).
+    """
+    finite = np.isfinite(frame_time)
+    if bool(np.any(np.abs(frame_time[finite]) > 9.2e9)):
+        raise ValueError(
+            "frame times are no Unix times in seconds, so they cannot become dates; "
+            "leave datetime=False"
+        )
+    seconds = np.floor(np.where(finite, frame_time, 0))
+    nanoseconds = np.rint((np.where(finite, frame_time, 0) - seconds) * 1e9)
+    stamps = (seconds.astype(np.int64) * 10**9 + nanoseconds.astype(np.int64)).view("M8[ns]")
+    stamps[~finite] = np.datetime64("NaT")
+    return stamps

@@ -1,0 +1,109 @@
+"""What can be said of a recording whether it is read or written."""
+
+from __future__ import annotations
+
+import datetime as dt
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.storage import Location
+
+FrameMetadata = tuple[int, float]
+"""Frame number and frame time."""
+
+NAN = float("nan")
+
+
+class Described:
+    """The properties that reading and writing have in common."""
+
+    _location: Location
+
+    @property
+    def info(self) -> RecordingInfo:
+        """What is known of the recording apart from its frames."""
+        raise NotImplementedError  # pragma: no cover - both heirs say
+
+    @property
+    def filename(self) -> str:
+        """The recording itself, as in imgstore."""
+        return self._location.name
+
+    @property
+    def full_path(self) -> str:
+        """The ``metadata.yaml`` of the recording, as in imgstore."""
+        path = self._location.path
+        name = self._location.name
+        return f"{name}/metadata.yaml" if path is None else str(path / "metadata.yaml")
+
+    @property
+    def uuid(self) -> str | None:
+        """The identity of the recording; old ones have none."""
+        return self.info.uuid
+
+    @property
+    def created(self) -> tuple[dt.datetime, dt.tzinfo]:
+        """When the recording was made (UTC), and the time zone in which."""
+        return self.info.created, self.info.timezone
+
+    @property
+    def user_metadata(self) -> dict[str, Any]:
+        """The user's own mapping."""
+        return dict(self.info.user_metadata)
+
+    @property
+    def format(self) -> str:
+        """``codec/container``."""
+        return self.info.format
+
+    @property
+    def encoding(self) -> str | None:
+        """How stored pixels are to be interpreted, or None."""
+        return self.info.encoding
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the pixels."""
+        return self.info.imgdtype
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(y, x) or (y, x, channel) of one image as it is handed out."""
+        return self.info.image_shape
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the pixels are those that were given to the writer."""
+        return self.info.lossless
+
+    def convert_frame_time_to_datetime(
+        self, frame_time: float, tz: dt.tzinfo | None = None
+    ) -> dt.datetime:
+        """Return a frame time, taken as Unix time, as a datetime.
+
+        Parameters
+        ----------
+        frame_time
+            Seconds since 1970-01-01 UTC.
+        tz
+            The time zone of the result; by default that of the recording.
+        """
+        return dt.datetime.fromtimestamp(frame_time, tz=tz or self.info.timezone)
+
+    def close(self) -> None:
+        """Release what is held."""
+        raise NotImplementedError  # pragma: no cover - both heirs say
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

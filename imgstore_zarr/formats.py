@@ -1,0 +1,298 @@
+"""Formats and layouts: which there are, and opening and creating recordings with them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from imgstore_zarr.errors import (
+    ImgStoreError,
+    RecordingNotFoundError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.layouts import Layout, Repairs
+from imgstore_zarr.recording import RecordingSpec
+from imgstore_zarr.report import Report, make_report
+from imgstore_zarr.storage import METADATA_FILES, Location, access_error, locate
+from imgstore_zarr.store import ImgStore
+from imgstore_zarr.writer import ImgStoreWriter
+
+ENTRY_POINTS = "imgstore_zarr.layouts"
+"""The entry-point group by which a distribution adds a layout."""
+
+
+@functools.cache
+def layouts() -> tuple[Layout, ...]:
+    """Return the installed layouts, that of this package first."""
+    found: dict[str, Layout] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        layout: Layout = entry.load()
+        if layout.name in found and found[layout.name] != layout:
+            raise ImgStoreError(
+                f"two installed distributions have a layout {layout.name!r}; "
+                f"the second is {entry.value}; remove one of them"
+            )
+        found[layout.name] = layout
+    return tuple(sorted(found.values(), key=lambda layout: layout.name != "zarr"))
+
+
+def get_supported_formats() -> list[str]:
+    """Return the names of all formats that `create` takes."""
+    return [name for layout in layouts() for name in layout.formats]
+
+
+def find_layout(location: Location) -> Layout:
+    """Return the layout of the recording at a location.
+
+    Raises
+    ------
+    RecordingNotFoundError
+        There is none; the message says what was looked for.
+    RecordingAccessError
+        The location cannot be read.
+    """
+    for layout in layouts():
+        if layout.recognises(location):
+            return layout
+    path = location.path
+    if path is not None:
+        try:
+            exists = path.exists()
+            if exists and path.is_dir():
+                os.scandir(path).close()
+        except PermissionError as error:
+            raise access_error(location, "reading", error) from error
+        if not exists:
+            raise RecordingNotFoundError(f"{location.name} does not exist")
+    names = ", ".join(layout.name for layout in layouts())
+    raise RecordingNotFoundError(
+        f"{location.name} is no recording: looked for {' and '.join(METADATA_FILES)} of the "
+        f"layouts {names}"
+    )
+
+
+def open(location: object) -> ImgStore:
+    """Open a recording for reading; nothing is written to it.
+
+    Parameters
+    ----------
+    location
+        A path, a ``metadata.yaml`` or ``zarr.json`` inside a recording, a ``file://`` URL, or any
+        ``zarr.abc.store.Store``.
+
+    Returns
+    -------
+    ImgStore
+        A context manager.
+
+    Raises
+    ------
+    RecordingNotFoundError
+        There is no recording; the message says what was looked for.
+    UnsupportedVersionError
+        The recording was made by a newer version of this package.
+    InvalidMetadataError
+        Its metadata are damaged.
+    RecordingAccessError
+        It cannot be read.
+    """
+    place = locate(location)
+    return ImgStore(place, find_layout(place))
+
+
+def create(
+    location: object,
+    format: str,
+    imgshape: tuple[int, ...],
+    imgdtype: DTypeLike = np.uint8,
+    *,
+    chunksize: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    encoding: str | None = None,
+    inner_chunks: tuple[int, ...] | None = None,
+    durable: bool = False,
+    **options: Any,
+) -> ImgStoreWriter:
+    """Begin a recording.
+
+    Parameters
+    ----------
+    location
+        Where: a path, a ``file://`` URL, or any ``zarr.abc.store.Store``. What is there must not be
+        a recording; directories above it are made.
+    format
+        ``codec/container`` (``zstd/zarr``, ``avc1/mp4``, ...) or a name of imgstore (``npy``,
+        ``png``, ...); `get_supported_formats` lists them.
+    imgshape
+        (y, x) or (y, x, channel) of every image; colour is BGR.
+    imgdtype
+        Of the pixels; integers and floats in Zarr formats, uint8 in video.
+    chunksize
+        Frames in a chunk. By default, a Zarr chunk has about 64 MiB of pixels, a video chunk 10,000
+        frames.
+    metadata
+        Your own mapping, which JSON must be able to hold.
+    encoding
+        How the pixels are to be interpreted (``cv_bayerrg``, ...); they are converted to BGR on
+        reading.
+    inner_chunks
+        Zarr formats: shape of the unit of compression, (frames, y, x[, channel]); by default one
+        frame.
+    durable
+        Zarr formats: what is flushed also survives power loss.
+    **options
+        What only one format understands; see the page on formats.
+
+    Returns
+    -------
+    ImgStoreWriter
+        A context manager.
+
+    Raises
+    ------
+    RecordingExistsError
+        The location already holds a recording; nothing is overwritten.
+    UnsupportedFormatError
+        An unknown format or option, or a dtype or encoding that it cannot hold.
+    InvalidMetadataError
+        Metadata that JSON cannot hold.
+    RecordingAccessError
+        The location cannot be written to.
+    """
+    layout = next((layout for layout in layouts() if format in layout.formats), None)
+    if layout is None:
+        known = ", ".join(get_supported_formats())
+        raise UnsupportedFormatError(f"unknown format {format!r}; known are {known}")
+    spec = RecordingSpec.checked(
+        format=layout.formats[format],
+        requested_format=format,
+        imgshape=imgshape,
+        imgdtype=imgdtype,
+        encoding=encoding,
+        chunksize=chunksize,
+        metadata=metadata,
+        inner_chunks=inner_chunks,
+        durable=durable,
+        options=options,
+    )
+    return ImgStoreWriter(locate(location), layout, spec)
+
+
+def repair(location: object) -> Report:
+    """Bring back what an interrupted writer left.
+
+    Parameters
+    ----------
+    location
+        A recording.
+
+    Returns
+    -------
+    Report
+        Of the recording as it is now; its problems say what could not be brought back.
+
+    Raises
+    ------
+    RecordingLockedError
+        A writer is at work on it.
+    """
+    place = locate(location)
+    layout = find_layout(place)
+    lost = layout.repair(place) if isinstance(layout, Repairs) else ()
+    parts = layout.open(place)
+    parts.frames.close()
+    return make_report(parts.info, parts.index, (*parts.problems, *lost))
+
+
+# The names of imgstore.
+
+
+def new_for_filename(path: str | None, *, basedir: str | None = None, mode: str = "r") -> ImgStore:
+    """Open a recording, as in imgstore; `open` does the same.
+
+    Parameters
+    ----------
+    path
+        The recording, or its ``metadata.yaml``.
+    basedir
+        The recording, in place of `path`.
+    mode
+        ``"r"``.
+    """
+    if mode != "r":
+        raise UnsupportedFormatError(f"mode {mode!r}: recordings are written with create(...)")
+    return open(_one_of(path, basedir))
+
+
+def new_for_format(
+    fmt: str,
+    path: str | None = None,
+    *,
+    basedir: str | None = None,
+    mode: str = "w",
+    imgshape: tuple[int, ...] = (),
+    imgdtype: DTypeLike = np.uint8,
+    format: str | None = None,
+    **options: Any,
+) -> ImgStoreWriter | ImgStore:
+    """Begin a recording, as in imgstore; `create` does the same.
+
+    Parameters
+    ----------
+    fmt
+        The format.
+    path, basedir
+        Where; one of them.
+    mode
+        ``"w"``, or ``"r"`` to open a recording.
+    imgshape, imgdtype
+        See `create`.
+    format
+        If given, the same as `fmt`.
+    **options
+        Further arguments of `create`.
+    """
+    if mode == "r":
+        return new_for_filename(path, basedir=basedir)
+    if mode != "w":
+        raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
+    if format not in (None, fmt):
+        raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
+    return create(_one_of(path, basedir), fmt, imgshape, imgdtype, **options)
+
+
+def extract_only_frame(path: str, frame_index: int) -> NDArray[Any]:
+    """Read one stored image by its position; pixels are not decoded from the encoding.
+
+    Parameters
+    ----------
+    path
+        The recording.
+    frame_index
+        The position.
+
+    Returns
+    -------
+    ndarray
+        (y, x) or (y, x, channel).
+    """
+    with open(path) as store:
+        store.disable_decoding()
+        return store.get_image(frame_index=frame_index)[0]
+
+
+def _one_of(path: str | os.PathLike[str] | None, basedir: str | None) -> str:
+    if path and basedir:
+        raise UnsupportedFormatError("path and basedir are the same thing: give one of them")
+    if basedir and Path(basedir).name in METADATA_FILES:
+        raise UnsupportedFormatError(f"basedir is the directory of a recording, not {basedir}")
+    if not path and not basedir:
+        raise RecordingNotFoundError("give the path of a recording")
+    return os.fspath(path or basedir or "")

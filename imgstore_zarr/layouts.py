@@ -1,0 +1,93 @@
+"""What a layout is: one small object that turns a location into the four parts of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from imgstore_zarr.extra import ExtraData
+from imgstore_zarr.frames import FrameSink, FrameSource
+from imgstore_zarr.index import FrameIndex, Int64s
+from imgstore_zarr.recording import RecordingInfo, RecordingSpec
+from imgstore_zarr.storage import Location
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a recording that is not as it should be.
+
+    Attributes
+    ----------
+    kind
+        ``chunk-missing``, ``chunk-without-index``, ``frame-count``, ``repair-due``, ...
+    message
+        What it is, and what to do.
+    chunk
+        The chunk concerned, where it is one.
+    """
+
+    kind: str
+    message: str
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The four parts of a recording, and what was noticed on the way."""
+
+    info: RecordingInfo
+    index: FrameIndex
+    frames: FrameSource
+    extra: ExtraData
+    problems: tuple[Problem, ...] = ()
+
+
+class Layout(Protocol):
+    """How recordings of one kind lie on storage. Must be picklable."""
+
+    @property
+    def name(self) -> str:
+        """``zarr``, ``video``, ``directory``, ..."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The formats that it writes: from the name as it is asked for to the canonical one."""
+        ...
+
+    def recognises(self, location: Location) -> bool:
+        """Whether the location holds such a recording. Looks for a marker file; never raises."""
+        ...
+
+    def open(self, location: Location) -> Parts:
+        """Open a recording for reading; writes nothing."""
+        ...
+
+    def create(self, location: Location, spec: RecordingSpec) -> FrameSink:
+        """Begin a recording.
+
+        Raises
+        ------
+        RecordingExistsError
+            The location already holds one.
+        """
+        ...
+
+
+@runtime_checkable
+class Renumbers(Protocol):
+    """A layout whose recordings can be given other frame numbers (`ImgStore.reindex`)."""
+
+    def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
+        """Replace the frame numbers, keeping the old ones beside them."""
+        ...
+
+
+@runtime_checkable
+class Repairs(Protocol):
+    """A layout that can finish what an interrupted writer left."""
+
+    def repair(self, location: Location) -> tuple[Problem, ...]:
+        """Bring every whole frame back; return what could not be."""
+        ...

@@ -1,0 +1,191 @@
+"""The Zarr layout: turns a location into the parts of a recording, and begins new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgstore_zarr.errors import ImgStoreError, UnsupportedFormatError
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.index import FrameIndex, Int64s
+from imgstore_zarr.layouts import Parts, Problem
+from imgstore_zarr.native.columns import Record, read_column, read_extra
+from imgstore_zarr.native.metadata import (
+    COLUMNS,
+    GROUP_KEY,
+    ORIGINAL_NUMBERS,
+    ZarrRecording,
+    from_spec,
+    parse,
+)
+from imgstore_zarr.native.open_chunk import INFLIGHT
+from imgstore_zarr.native.reader import ZarrFrames
+from imgstore_zarr.native.recovery import repair, rewrite_column
+from imgstore_zarr.native.writer import EXTRA_KEY, ZarrSink, parse_lines
+from imgstore_zarr.pixels import decode
+from imgstore_zarr.recording import RecordingSpec
+from imgstore_zarr.storage import Location, access_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ZSTD_NAMES = ("png", "tif", "bmp", "ppm", "pgm", "png+color", "tif+color", "bmp+color")
+
+
+@dataclass(frozen=True)
+class ZarrExtra:
+    """Extra data of a recording of the Zarr layout."""
+
+    location: Location
+    recording: ZarrRecording
+
+    def exists(self) -> bool:
+        """Whether there is any."""
+        return bool(self.recording.extra) or self.location.exists(EXTRA_KEY)
+
+    def files(self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS) -> list[str]:  # noqa: ARG002
+        """Return the group that holds it; it is one, whatever the extensions of files."""
+        return [f"{self.location.name}/extra"] if self.exists() else []
+
+    def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
+        """Return one row per record; see `ExtraData.read`."""
+        import warnings
+
+        import pandas as pd
+
+        if not self.recording.extra:
+            return self._in_flight()
+        columns: dict[str, Any] = {}
+        for name, document in self.recording.extra.items():
+            try:
+                columns |= read_extra(self.location, {name: document})
+            except ImgStoreError as error:
+                if not ignore_corrupt_chunks:
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=3)
+        return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+
+    def _in_flight(self) -> pd.DataFrame | None:
+        """Records that a writer has not yet put into columns, as far as their frames count."""
+        import pandas as pd
+
+        try:
+            lines = self.location.read(EXTRA_KEY).splitlines(keepends=True)
+        except FileNotFoundError:
+            return None
+        records: list[Record] = [
+            record
+            for record in parse_lines(lines)
+            if record["frame_index"] < self.recording.frame_count
+        ]
+        return pd.DataFrame(records) if records else None
+
+    def samplerate(self) -> None:
+        """None: records are not sampled at a rate."""
+        return
+
+
+@dataclass(frozen=True)
+class ZarrLayout:
+    """Zarr v3 groups, layout version 1."""
+
+    name: str = "zarr"
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The formats that become Zarr recordings."""
+        table = {name: name for name in ("raw/zarr", "lz4/zarr", "zstd/zarr")}
+        return (
+            table | {"npy": "raw/zarr", "bpk": "lz4/zarr"} | dict.fromkeys(_ZSTD_NAMES, "zstd/zarr")
+        )
+
+    def recognises(self, location: Location) -> bool:
+        """Whether there is a ``zarr.json``."""
+        try:
+            return location.exists(GROUP_KEY)
+        except OSError:
+            return False
+
+    def open(self, location: Location) -> Parts:
+        """Open a recording; see `Layout.open`."""
+        try:
+            recording = parse(location.name, location.read(GROUP_KEY))
+        except PermissionError as error:
+            raise access_error(location, "reading", error) from error
+        count = recording.frame_count
+        columns = {
+            name: read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()
+        }
+        starts = np.arange(0, max(count, 1), recording.geometry.chunksize, dtype=np.int64)
+        problems: tuple[Problem, ...] = ()
+        if location.exists(INFLIGHT):
+            problems = (
+                Problem(
+                    "repair-due",
+                    f"{location.name}: a writer is at work, or was interrupted; if none is, "
+                    "imgstore_zarr.repair(...) brings back what it had not yet committed",
+                ),
+            )
+        return Parts(
+            recording.info,
+            FrameIndex(columns["frame_number"], columns["frame_time"], starts),
+            ZarrFrames(location, recording.geometry, count),
+            ZarrExtra(location, recording),
+            problems,
+        )
+
+    def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
+        """Begin a recording; see `Layout.create`."""
+        if spec.options:
+            raise UnsupportedFormatError(
+                f"the format {spec.requested_format!r} has no option {', '.join(spec.options)}"
+            )
+        recording = from_spec(location.name, spec, _stored_shape(spec))
+        return ZarrSink(location, recording, durable=spec.durable)
+
+    def repair(self, location: Location) -> tuple[Problem, ...]:
+        """Commit what an interrupted writer left; see `Repairs`."""
+        return repair(location)
+
+    def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
+        """Replace the frame numbers; see `Renumbers`.
+
+        The old ones are first kept as the array ``frame_number_before_reindex``. Interrupted, this
+        can be run again: it then comes to the same numbers.
+        """
+        recording = parse(location.name, location.read(GROUP_KEY))
+        dtype = COLUMNS["frame_number"]
+        if not recording.renumbered:
+            rewrite_column(location, ORIGINAL_NUMBERS, dtype, index.frame_number, 0)
+            recording = replace(recording, renumbered=True)
+            for key, document in recording.documents(len(index), recording.extra).items():
+                location.write(key, document)
+        rewrite_column(location, "frame_number", dtype, frame_number, 0)
+        extra = recording.extra
+        if {"frame_index", "frame_number"} <= set(extra):
+            records = read_extra(location, {"frame_index": extra["frame_index"]})["frame_index"]
+            places = np.asarray(records, np.int64)
+            numbers = read_extra(location, {"frame_number": extra["frame_number"]})["frame_number"]
+            changed = np.where(places >= 0, np.append(frame_number, 0)[places], numbers)
+            stored = np.dtype(extra["frame_number"]["data_type"])
+            rewrite_column(location, "extra/frame_number", stored, changed, 0)
+
+
+def _stored_shape(spec: RecordingSpec) -> tuple[int, ...]:
+    """The shape that a format stores: ppm always colour, pgm always gray, +color decoded."""
+    requested, shape = spec.requested_format, spec.imgshape
+    if requested in ("ppm", "pgm") and spec.imgdtype not in (np.uint8, np.uint16):
+        raise UnsupportedFormatError(
+            f"{requested} holds uint8 or uint16, not {spec.imgdtype}; use zstd/zarr"
+        )
+    if requested.endswith("+color") and spec.encoding:
+        return decode(np.zeros(shape, spec.imgdtype), spec.encoding).shape
+    if requested == "ppm":
+        return (*shape[:2], 3)
+    return shape[:2] if requested == "pgm" else shape
+
+
+LAYOUT = ZarrLayout()

@@ -1,0 +1,334 @@
+"""``zarr.json``: written so that every Zarr reader opens the recording, read back with suspicion."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from imgstore_zarr._version import __version__
+from imgstore_zarr.errors import (
+    InvalidMetadataError,
+    RecordingNotFoundError,
+    UnsupportedFormatError,
+    UnsupportedVersionError,
+)
+from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC, InnerCodec
+from imgstore_zarr.native.shards import ShardGeometry
+from imgstore_zarr.recording import RecordingInfo, RecordingSpec
+
+LAYOUT_VERSION = 1
+GROUP_KEY = "zarr.json"
+ATTRIBUTE = "imgstore_zarr"
+COLUMN_CHUNK = 131072
+"""Frames in a chunk of a coordinate: 1 MiB."""
+
+ORIGINAL_NUMBERS = "frame_number_before_reindex"
+
+COMPRESSORS: Mapping[str, str | None] = {"raw/zarr": None, "lz4/zarr": "lz4", "zstd/zarr": "zstd"}
+
+COLUMNS: Mapping[str, np.dtype[Any]] = {
+    "frame_number": np.dtype("<i8"),
+    "frame_time": np.dtype("<f8"),
+}
+
+
+def dump_json(document: Mapping[str, Any]) -> bytes:
+    """Return a metadata document as UTF-8."""
+    return json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+def array_metadata(
+    *,
+    shape: tuple[int, ...],
+    chunk_shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    codecs: list[dict[str, Any]],
+    dimension_names: tuple[str, ...],
+    fill_value: Any = 0,
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the ``zarr.json`` of an array."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "attributes": dict(attributes or {}),
+        "dimension_names": list(dimension_names),
+        "storage_transformers": [],
+    }
+
+
+def column_metadata(
+    count: int, dtype: np.dtype[Any], dimension: str, attributes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a coordinate or of a column of extra data."""
+    return array_metadata(
+        shape=(count,),
+        chunk_shape=(COLUMN_CHUNK,),
+        dtype=dtype,
+        codecs=[BYTES_CODEC, ZSTD_CODEC, CRC32C_CODEC],
+        dimension_names=(dimension,),
+        fill_value="NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0,
+        attributes=attributes,
+    )
+
+
+def group_metadata(
+    attributes: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the ``zarr.json`` of a group, with its members' metadata inline where given."""
+    document: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": dict(attributes),
+    }
+    if members is not None:
+        document["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": dict(members),
+        }
+    return document
+
+
+@dataclass(frozen=True)
+class ZarrRecording:
+    """What the ``zarr.json`` of a recording says.
+
+    Attributes
+    ----------
+    info
+        The recording.
+    geometry
+        Its shards.
+    frame_count
+        Frames that are committed.
+    attributes
+        The group's attributes.
+    extra
+        Per column of extra data the metadata of its array; empty where there is none.
+    renumbered
+        Whether the numbers that frames had before a reindex are kept beside the new ones.
+    """
+
+    info: RecordingInfo
+    geometry: ShardGeometry
+    frame_count: int
+    attributes: Mapping[str, Any]
+    extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    renumbered: bool = False
+
+    def documents(self, frame_count: int, extra: Mapping[str, Any]) -> dict[str, bytes]:
+        """Return every ``zarr.json``, the group's (the commit record) last.
+
+        Parameters
+        ----------
+        frame_count
+            Frames to commit.
+        extra
+            Per column of extra data the metadata of its array.
+        """
+        geometry = self.geometry
+        channel = ("channel",) if len(geometry.image_shape) == 3 else ()
+        nodes: dict[str, dict[str, Any]] = {
+            "image": array_metadata(
+                shape=(frame_count, *geometry.image_shape),
+                chunk_shape=geometry.shard_shape,
+                dtype=geometry.dtype,
+                codecs=geometry.codecs_metadata(),
+                dimension_names=("frame", "y", "x", *channel),
+            )
+        }
+        for name, dtype in COLUMNS.items():
+            units = {"units": "s"} if name == "frame_time" else {}
+            nodes[name] = column_metadata(frame_count, dtype, "frame", units)
+        if self.renumbered:
+            nodes[ORIGINAL_NUMBERS] = column_metadata(frame_count, COLUMNS["frame_number"], "frame")
+        if extra:
+            nodes["extra"] = group_metadata({})
+            nodes |= {f"extra/{name}": dict(document) for name, document in extra.items()}
+        documents = {f"{key}/zarr.json": dump_json(node) for key, node in nodes.items()}
+        documents[GROUP_KEY] = dump_json(group_metadata(self.attributes, nodes))
+        return documents
+
+
+def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> ZarrRecording:
+    """Return the recording that a spec asks for."""
+    inner = spec.inner_chunks or (1, *stored_shape)
+    stored_dtype = spec.imgdtype.newbyteorder("<")
+    codec = InnerCodec(COMPRESSORS[spec.format], stored_dtype.itemsize)
+    chunksize = spec.chunksize or _default_chunksize(stored_shape, stored_dtype, inner[0])
+    geometry = ShardGeometry(stored_shape, stored_dtype, chunksize, inner, codec)
+    converted = spec.requested_format.endswith("+color")
+    info = spec.info(
+        name=name,
+        layout="zarr",
+        stored_shape=stored_shape,
+        imgshape=stored_shape if converted else None,
+        encoding=None if converted else spec.encoding,
+        chunksize=chunksize,
+        lossless=True,
+    )
+    attributes = {
+        ATTRIBUTE: {
+            "layout": LAYOUT_VERSION,
+            "uuid": spec.uuid,
+            "created_utc": spec.created.astimezone(dt.UTC).replace(tzinfo=None).isoformat(),
+            "timezone_local": str(spec.timezone),
+            "format": spec.format,
+            "encoding": info.encoding,
+            "imgshape": list(info.imgshape),
+            "imgdtype": spec.imgdtype.name,
+            "chunksize": chunksize,
+            "writer": f"imgstore-zarr {__version__}",
+        },
+        "user_metadata": dict(spec.metadata),
+        "coordinates": " ".join(COLUMNS),
+    }
+    return ZarrRecording(info, geometry, 0, attributes)
+
+
+def _default_chunksize(shape: tuple[int, ...], dtype: np.dtype[Any], group: int) -> int:
+    from imgstore_zarr.recording import DEFAULT_SHARD_BYTES
+
+    frame_bytes = int(np.prod(shape)) * dtype.itemsize
+    return max(1, DEFAULT_SHARD_BYTES // (frame_bytes * group)) * group
+
+
+def parse(name: str, text: bytes) -> ZarrRecording:
+    """Read the ``zarr.json`` of a recording.
+
+    Raises
+    ------
+    RecordingNotFoundError
+        A Zarr group, but no recording.
+    UnsupportedVersionError
+        A layout number that is not known.
+    InvalidMetadataError
+        Arrays that are missing or of different lengths, or values that make no sense.
+    UnsupportedFormatError
+        Codecs that another program chose and that are not read here.
+    """
+    try:
+        document = json.loads(text)
+        attributes = document["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidMetadataError(
+            f"{name}: zarr.json is damaged or no Zarr v3 metadata ({type(error).__name__}: {error})"
+        ) from error
+    ours = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(ours, dict):
+        raise RecordingNotFoundError(
+            f"{name} holds a Zarr {document.get('node_type', 'node')}, but no recording: "
+            f"its zarr.json has no attribute {ATTRIBUTE!r}; open it with zarr or xarray.open_zarr"
+        )
+    if ours.get("layout") != LAYOUT_VERSION:
+        raise UnsupportedVersionError(
+            f"{name} has layout {ours.get('layout')!r}; this version of imgstore-zarr "
+            f"({__version__}) reads layout {LAYOUT_VERSION}; it was written by "
+            f"{ours.get('writer')!r}, so install that version or a newer one"
+        )
+    try:
+        nodes = document["consolidated_metadata"]["metadata"]
+        missing = [key for key in ("image", *COLUMNS) if key not in nodes]
+    except (KeyError, TypeError) as error:
+        raise InvalidMetadataError(
+            f"{name}: zarr.json has no consolidated metadata, which is the commit record of a "
+            "recording"
+        ) from error
+    if missing:
+        raise InvalidMetadataError(
+            f"{name}: the arrays {', '.join(missing)} are missing in zarr.json"
+        )
+    try:
+        return _recording(name, attributes, nodes)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InvalidMetadataError | UnsupportedFormatError):
+            raise
+        raise InvalidMetadataError(
+            f"{name}: zarr.json is damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> ZarrRecording:
+    ours = attributes[ATTRIBUTE]
+    geometry, frame_count = _geometry(name, nodes["image"])
+    lengths = {key: int(nodes[key]["shape"][0]) for key in ("image", *COLUMNS)}
+    if len(set(lengths.values())) != 1:
+        listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise InvalidMetadataError(
+            f"{name}: the arrays have different lengths ({listed}); "
+            "`imgstore_zarr.repair` may find out which frames are whole"
+        )
+    for key, dtype in COLUMNS.items():
+        expected = column_metadata(frame_count, dtype, "frame")
+        for part in ("data_type", "chunk_grid", "codecs"):
+            if nodes[key][part] != expected[part]:
+                raise UnsupportedFormatError(
+                    f"{name}: the {part} of {key} is {nodes[key][part]}, not {expected[part]}: "
+                    "it was rewritten by another program; copy the recording with that"
+                )
+    info = RecordingInfo(
+        name=name,
+        layout="zarr",
+        format=str(ours["format"]),
+        imgshape=tuple(int(n) for n in ours["imgshape"]),
+        stored_shape=geometry.image_shape,
+        imgdtype=geometry.dtype.newbyteorder("="),
+        encoding=ours["encoding"] or None,
+        chunksize=geometry.chunksize,
+        created=dt.datetime.fromisoformat(ours["created_utc"]).replace(tzinfo=dt.UTC),
+        timezone=_timezone(ours["timezone_local"]),
+        uuid=ours["uuid"],
+        user_metadata=dict(attributes.get("user_metadata") or {}),
+        lossless=True,
+    )
+    extra = {
+        key.removeprefix("extra/"): node for key, node in nodes.items() if key.startswith("extra/")
+    }
+    return ZarrRecording(info, geometry, frame_count, attributes, extra, ORIGINAL_NUMBERS in nodes)
+
+
+def _timezone(name: str) -> dt.tzinfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return dt.UTC
+
+
+def _geometry(name: str, node: dict[str, Any]) -> tuple[ShardGeometry, int]:
+    frame_count, *image_shape = (int(n) for n in node["shape"])
+    dtype = np.dtype(node["data_type"]).newbyteorder("<")
+    chunksize = int(node["chunk_grid"]["configuration"]["chunk_shape"][0])
+    (sharding,) = node["codecs"]
+    configuration = sharding["configuration"]
+    blosc = [codec for codec in configuration["codecs"] if codec["name"] == "blosc"]
+    codec = InnerCodec(blosc[0]["configuration"]["cname"] if blosc else None, dtype.itemsize)
+    geometry = ShardGeometry(
+        tuple(image_shape), dtype, chunksize, tuple(configuration["chunk_shape"]), codec
+    )
+    names = [codec["name"] for codec in configuration["codecs"]]
+    known = [["bytes", "crc32c"], ["bytes", "blosc", "crc32c"]]
+    if (
+        sharding["name"] != "sharding_indexed"
+        or names not in known
+        or configuration.get("index_location", "end") != "end"
+        or [codec["name"] for codec in configuration["index_codecs"]] != ["bytes", "crc32c"]
+        or node["chunk_key_encoding"]["name"] != "default"
+    ):
+        raise UnsupportedFormatError(
+            f"{name}: the image array has codecs that another program chose ({names}); "
+            "read here are sharding_indexed with bytes, [blosc], crc32c; open it with zarr"
+        )
+    return geometry, frame_count

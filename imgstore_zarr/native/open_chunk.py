@@ -1,0 +1,176 @@
+"""The chunk that is being written: a growing shard and its journal, in the recording's spool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from imgstore_zarr.native.codecs import Bytes
+from imgstore_zarr.native.journal import MAGIC, RECORD_BYTES, JournalRecord, encode_record
+from imgstore_zarr.native.shards import ShardGeometry, empty_entries, encode_entries
+from imgstore_zarr.storage import Location, sync_directory
+
+INFLIGHT = ".inflight"
+
+
+def shard_path(spool: Path, chunk: int) -> Path:
+    """Return where the growing shard of a chunk lies."""
+    return spool / f"{chunk}.shard"
+
+
+def journal_path(spool: Path, chunk: int) -> Path:
+    """Return where the journal of a chunk lies."""
+    return spool / f"{chunk}.journal"
+
+
+class OpenChunk:
+    """A chunk that frames are appended to.
+
+    Data goes to the shard before its record goes to the journal, each by one system call, so that a
+    killed process leaves every frame that has a record whole.
+
+    Parameters
+    ----------
+    spool
+        The directory for the files, on the recording's file system or a local one.
+    number
+        The chunk's number.
+    geometry
+        How frames are cut into inner chunks.
+    """
+
+    def __init__(self, spool: Path, number: int, geometry: ShardGeometry) -> None:
+        self.number = number
+        self.frames = 0
+        self._spool = spool
+        self._geometry = geometry
+        self._entries = empty_entries(geometry)
+        self._inner = 0
+        self._size = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._shard = os.open(shard_path(spool, number), flags, 0o666)
+        self._journal = os.open(journal_path(spool, number), flags, 0o666)
+        self._journal_size = _write_all(self._journal, [MAGIC], 0)
+
+    def append(self, frames: NDArray[Any], numbers: Sequence[int], times: Sequence[float]) -> None:
+        """Append a whole group of frames, or the last ones of the recording.
+
+        Parameters
+        ----------
+        frames
+            (n, y, x[, channel]) with n up to the frames of a group.
+        numbers, times
+            n of each.
+        """
+        start = self._size
+        buffers: list[Bytes | bytes] = []
+        size = start
+        entries = []
+        for encoded in self._geometry.encode_group(frames):
+            length = sum(len(buffer) for buffer in encoded)
+            entries.append((size, length))
+            buffers.extend(encoded)
+            size += length
+        _write_all(self._shard, buffers, start)
+        records = [
+            JournalRecord(start, size - start, number, time)
+            for number, time in zip(numbers, times, strict=True)
+        ]
+        _write_all(self._journal, [b"".join(map(encode_record, records))], self._journal_size)
+        # Only now do the frames count: after a failed write the next one goes to the same place.
+        self._entries[self._inner : self._inner + len(entries)] = entries
+        self._inner += len(entries)
+        self._size = size
+        self._journal_size += RECORD_BYTES * len(records)
+        self.frames += len(records)
+
+    def snapshot(self, location: Location, pending: NDArray[Any], *, durable: bool) -> None:
+        """Publish a copy of what the chunk holds so far, while it stays open.
+
+        A copy, since the index must be at the end of what readers see and the shard goes on growing.
+
+        Parameters
+        ----------
+        location
+            The recording.
+        pending
+            (n, y, x[, channel]), frames of a group that is not yet full.
+        durable
+            Whether the copy must survive power loss.
+        """
+        copy = self._spool / f"{self.number}.snapshot"
+        shutil.copyfile(shard_path(self._spool, self.number), copy)
+        descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size, entries, buffers = self._size, self._entries, list[Bytes | bytes]()
+            if len(pending):
+                entries = entries.copy()
+                for i, encoded in enumerate(self._geometry.encode_group(pending), self._inner):
+                    length = sum(len(buffer) for buffer in encoded)
+                    entries[i] = size, length
+                    buffers.extend(encoded)
+                    size += length
+            _write_all(descriptor, [*buffers, encode_entries(entries)], self._size)
+            os.ftruncate(descriptor, size + self._geometry.index_bytes)
+            if durable:
+                os.fsync(self._shard)
+                os.fsync(self._journal)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        publish(copy, location, self._geometry.key(self.number), durable=durable)
+
+    def finish(self, location: Location, *, durable: bool) -> None:
+        """Write the index and move the shard to its key. The journal stays until `discard`."""
+        _write_all(self._shard, [encode_entries(self._entries)], self._size)
+        os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
+        if durable:
+            os.fsync(self._shard)
+            os.fsync(self._journal)
+        publish(
+            shard_path(self._spool, self.number),
+            location,
+            self._geometry.key(self.number),
+            durable=durable,
+        )
+
+    def discard(self) -> None:
+        """Close and remove what is left in the spool: the chunk is committed, or not wanted."""
+        os.close(self._shard)
+        os.close(self._journal)
+        shard_path(self._spool, self.number).unlink(missing_ok=True)
+        journal_path(self._spool, self.number).unlink(missing_ok=True)
+
+
+def publish(file: Path, location: Location, key: str, *, durable: bool) -> None:
+    """Move a finished file to its key: by renaming on a file system, by an upload elsewhere."""
+    if location.path is None:
+        location.write(key, file.read_bytes(), durable=durable)
+        file.unlink()
+        return
+    target = location.path / key
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file.replace(target)
+    if durable:
+        for directory in (target.parent, *target.parents[1 : len(Path(key).parts)]):
+            sync_directory(directory)
+
+
+def _write_all(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
+    """Write all buffers at an offset; return how many bytes that is."""
+    total = 0
+    for i in range(0, len(buffers), 1024):
+        batch: list[Any] = [memoryview(buffer) for buffer in buffers[i : i + 1024]]
+        while batch:
+            written = os.pwritev(descriptor, batch, offset + total)
+            total += written
+            while batch and written >= len(batch[0]):
+                written -= len(batch.pop(0))
+            if batch and written:
+                batch[0] = batch[0][written:]
+    return total

@@ -1,0 +1,187 @@
+"""What a crash left: found again from the journal, checked, and committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.layouts import Problem
+from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
+from imgstore_zarr.native.columns import ColumnWriter, read_column, write_extra
+from imgstore_zarr.native.journal import JournalRecord, decode_journal
+from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
+from imgstore_zarr.native.open_chunk import INFLIGHT, journal_path, publish, shard_path
+from imgstore_zarr.native.shards import (
+    MISSING,
+    ShardGeometry,
+    decode_entries,
+    empty_entries,
+    encode_entries,
+)
+from imgstore_zarr.native.writer import EXTRA_KEY, Lock, extra_lines
+from imgstore_zarr.storage import Location
+
+SET_ASIDE = "set-aside"
+"""Where a repair puts what it could not use."""
+
+
+def repair(location: Location) -> tuple[Problem, ...]:
+    """Commit every whole frame that an interrupted writer left; can itself be interrupted.
+
+    Raises
+    ------
+    RecordingLockedError
+        A writer is at work.
+    """
+    if location.path is None or not location.exists(INFLIGHT):
+        return ()
+    spool = location.path / INFLIGHT
+    lock = Lock(location, spool)
+    try:
+        recording = parse(location.name, location.read(GROUP_KEY))
+        journals = sorted(int(path.stem) for path in spool.glob("*.journal"))
+        problems: list[Problem] = []
+        count = recording.frame_count
+        records: list[JournalRecord] = []
+        if journals:
+            chunk = journals[-1]
+            start = chunk * recording.geometry.chunksize
+            written = decode_journal(journal_path(spool, chunk).read_bytes())
+            whole = _rebuild(location, recording.geometry, spool, chunk, written)
+            if whole < len(written):
+                problems.append(_damaged(location, chunk, start + whole, len(written) - whole))
+            if start + whole > count:
+                records, count = written[count - start : whole], start + whole
+        _commit(location, recording, count, records)
+        _remove(location, spool, keep=bool(problems))
+        return tuple(problems)
+    finally:
+        lock.release()
+
+
+def _rebuild(
+    location: Location,
+    geometry: ShardGeometry,
+    spool: Path,
+    chunk: int,
+    records: list[JournalRecord],
+) -> int:
+    """Give the open shard its index and move it to its key; return how many frames are whole."""
+    path = shard_path(spool, chunk)
+    if not path.exists():
+        # The writer had moved it, complete, before it was interrupted.
+        return len(records)
+    data: NDArray[np.uint8] = (
+        np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    )
+    entries = empty_entries(geometry)
+    whole = inner = size = 0
+    for record in records:
+        if record.offset + record.length > len(data):
+            break
+        if record.offset == size:
+            found = _inner_chunks(geometry, data, record)
+            if len(found) != geometry.tiles:
+                break
+            entries[inner : inner + len(found)] = found
+            inner += len(found)
+            size += record.length
+        whole += 1
+    del data
+    if whole and not _published(location, geometry, chunk, whole):
+        with path.open("r+b") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(encode_entries(entries))
+        publish(path, location, geometry.key(chunk), durable=True)
+    return whole
+
+
+def _published(location: Location, geometry: ShardGeometry, chunk: int, frames: int) -> bool:
+    """Whether the key holds more frames already: a flush also publishes groups that are not full."""
+    try:
+        footer = location.open(geometry.key(chunk)).tail(geometry.index_bytes)
+        entries = decode_entries(footer, geometry)
+    except (FileNotFoundError, DecodeError):
+        return False
+    inner = int(np.count_nonzero(entries[:, 0] != MISSING))
+    return inner // geometry.tiles * geometry.group_frames > frames
+
+
+def _inner_chunks(
+    geometry: ShardGeometry, data: NDArray[np.uint8], record: JournalRecord
+) -> list[tuple[int, int]]:
+    """Find the whole inner chunks of one group of frames again."""
+    found = []
+    at, stop = record.offset, record.offset + record.length
+    while at < stop:
+        length = geometry.codec.encoded_size(data[at:stop], geometry.inner_bytes)
+        if length is None:
+            break
+        encoded = np.ascontiguousarray(data[at : at + length])
+        try:
+            verify(encoded[:-CHECKSUM_BYTES], encoded[-CHECKSUM_BYTES:])
+        except DecodeError:
+            break
+        found.append((at, length))
+        at += length
+    return found
+
+
+def _commit(
+    location: Location, recording: ZarrRecording, count: int, records: list[JournalRecord]
+) -> None:
+    before = recording.frame_count
+    added: dict[str, list[Any]] = {
+        "frame_number": [record.frame_number for record in records],
+        "frame_time": [record.frame_time for record in records],
+    }
+    if records:
+        for name, dtype in COLUMNS.items():
+            old = read_column(location, name, before, dtype)
+            rewrite_column(location, name, dtype, np.append(old, added[name]), before)
+    extra: dict[str, Any] = dict(recording.extra)
+    if location.path is not None and location.exists(EXTRA_KEY):
+        lines = location.path / EXTRA_KEY
+        extra = write_extra(
+            location, lambda: (r for r in extra_lines(lines) if r.get("frame_index", -1) < count)
+        )
+    for key, document in recording.documents(count, extra).items():
+        location.write(key, document, durable=True)
+
+
+def rewrite_column(
+    location: Location,
+    name: str,
+    dtype: np.dtype[Any],
+    values: NDArray[Any],
+    unchanged: int,
+) -> None:
+    """Write a column from the chunk on that holds the first changed value."""
+    writer = ColumnWriter.resumed(location, name, dtype, unchanged)
+    for value in values[writer.count :]:
+        writer.append(value)
+    writer.write(durable=True)
+
+
+def _damaged(location: Location, chunk: int, position: int, frames: int) -> Problem:
+    return Problem(
+        "frames-lost",
+        f"{location.name}: chunk {chunk} was interrupted and is damaged from position {position} "
+        f"on; {frames} frames could not be brought back, what is left of them is in {SET_ASIDE}",
+        chunk,
+    )
+
+
+def _remove(location: Location, spool: Path, *, keep: bool) -> None:
+    assert location.path is not None
+    if keep:
+        target = location.path / SET_ASIDE
+        target.mkdir(exist_ok=True)
+        number = len(list(target.iterdir()))
+        spool.rename(target / f"{number:03d}")
+    else:
+        location.delete(INFLIGHT)

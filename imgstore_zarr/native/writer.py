@@ -1,0 +1,251 @@
+"""ZarrSink: takes frames and commits them chunk by chunk, in an order that a crash cannot break."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
+from imgstore_zarr.extra import dump_record
+from imgstore_zarr.native.columns import ColumnWriter, Record, write_extra
+from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, ZarrRecording
+from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk
+from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.storage import METADATA_FILES, Location, access_error
+
+_LOCK = "lock"
+_EXTRA = "extra.jsonl"
+EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
+"""Extra data while they are being recorded: one JSON object a line."""
+
+
+class Lock:
+    """The right to write to a recording on a file system; the kernel takes it from a dead process.
+
+    Raises
+    ------
+    RecordingLockedError
+        Another process, or another writer of this one, holds it.
+    """
+
+    def __init__(self, location: Location, spool: Path) -> None:
+        self._descriptor = os.open(spool / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise RecordingLockedError(
+                f"{location.name} is being written to; close the other writer first"
+            ) from error
+
+    def release(self) -> None:
+        """Let others write."""
+        os.close(self._descriptor)
+
+
+class ZarrSink:
+    """The writer of the Zarr layout.
+
+    Parameters
+    ----------
+    location
+        Where the recording is made; nothing may be there that is a recording.
+    recording
+        What it will be; no frames yet.
+    durable
+        Whether what is flushed must also survive power loss.
+
+    Raises
+    ------
+    RecordingExistsError
+        The location already holds a recording.
+    RecordingAccessError
+        The location cannot be written to.
+    """
+
+    def __init__(self, location: Location, recording: ZarrRecording, *, durable: bool) -> None:
+        refuse_existing(location)
+        self._location = location
+        self._recording = recording
+        self._durable = durable
+        geometry = recording.geometry
+        self._group = np.empty((geometry.group_frames, *geometry.image_shape), geometry.dtype)
+        try:
+            self._spool = _make_spool(location)
+            self._lock = Lock(location, self._spool)
+            self._begin()
+            self._commit()
+            location.write("metadata.yaml", _signpost(recording), durable=durable)
+        except ImgStoreError:
+            raise
+        except OSError as error:
+            raise access_error(location, "writing", error) from error
+
+    def _begin(self) -> None:
+        self._committed = -1
+        self._count = 0
+        self._pending: list[tuple[int, float]] = []
+        self._columns = {
+            name: ColumnWriter(self._location, name, dtype) for name, dtype in COLUMNS.items()
+        }
+        self._chunk: OpenChunk | None = None
+        self._extra: int | None = None
+        self._extra_documents: dict[str, dict[str, Any]] = {}
+
+    @property
+    def info(self) -> RecordingInfo:
+        """The recording that is being written."""
+        return self._recording.info
+
+    def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
+        """Append one image; see `FrameSink.append`."""
+        geometry = self._recording.geometry
+        if self._chunk is None:
+            self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+        pixels = np.ascontiguousarray(image, geometry.dtype)
+        if geometry.group_frames == 1:
+            self._chunk.append(pixels[None], [frame_number], [frame_time])
+        else:
+            self._group[len(self._pending)] = pixels
+            self._pending.append((frame_number, frame_time))
+            if len(self._pending) == geometry.group_frames:
+                self._append_pending(self._chunk)
+        self._count += 1
+        self._columns["frame_number"].append(frame_number)
+        self._columns["frame_time"].append(frame_time)
+        if self._count % geometry.chunksize == 0:
+            self._finish_chunk()
+
+    def _append_pending(self, chunk: OpenChunk) -> None:
+        if self._pending:
+            numbers, times = zip(*self._pending, strict=True)
+            chunk.append(self._group[: len(self._pending)], numbers, times)
+            self._pending = []
+
+    def _finish_chunk(self) -> None:
+        chunk = self._chunk
+        if chunk is None:
+            return
+        self._append_pending(chunk)
+        chunk.finish(self._location, durable=self._durable)
+        self._commit()
+        chunk.discard()
+        self._chunk = None
+
+    def _commit(self) -> None:
+        """Make the data that has been published count: coordinates, shapes, commit record."""
+        for column in self._columns.values():
+            column.write(durable=self._durable)
+        documents = self._recording.documents(self._count, self._extra_documents)
+        for key, document in documents.items():
+            self._location.write(key, document, durable=self._durable)
+        self._committed = self._count
+
+    def add_extra(self, record: Record) -> None:
+        """Append one record of extra data, as a line of JSON."""
+        if self._extra is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
+        os.write(self._extra, dump_record(record).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Make everything so far visible and safe; see `FrameSink.flush`."""
+        if self._extra is not None:
+            if self._durable:
+                os.fsync(self._extra)
+            if self._location.path is None:
+                lines = (self._spool / _EXTRA).read_bytes()
+                self._location.write(EXTRA_KEY, lines)
+        if self._count == self._committed:
+            return
+        if self._chunk is not None:
+            pending = self._group[: len(self._pending)]
+            self._chunk.snapshot(self._location, pending, durable=self._durable)
+        self._commit()
+
+    def empty(self) -> None:
+        """Throw away every frame and all extra data; the recording stays, and can be written to."""
+        if self._chunk is not None:
+            self._chunk.discard()
+        if self._extra is not None:
+            os.close(self._extra)
+            (self._spool / _EXTRA).unlink()
+        self._begin()
+        # First the commit record: from then on nobody looks at what is deleted.
+        self._commit()
+        for key in ("image/c", *(f"{name}/c" for name in COLUMNS)):
+            self._location.delete(key)
+
+    def close(self) -> None:
+        """Finish the recording: the last chunk, the extra data, the commit record."""
+        if self._chunk is not None:
+            self._finish_chunk()
+        if self._extra is not None:
+            os.close(self._extra)
+            self._extra = None
+            lines = self._spool / _EXTRA
+            self._extra_documents = write_extra(self._location, lambda: extra_lines(lines))
+            self._commit()
+        self._lock.release()
+        shutil.rmtree(self._spool)
+        if self._location.path is None:
+            self._location.delete(INFLIGHT)
+
+
+def refuse_existing(location: Location) -> None:
+    """Raise RecordingExistsError where a recording, or what is left of one, is at the location."""
+    try:
+        for key in (*METADATA_FILES, INFLIGHT):
+            if location.exists(key):
+                raise RecordingExistsError(
+                    f"{location.name} already holds a recording (it has {key}), which is never "
+                    "overwritten; choose another place, or remove it first"
+                )
+    except PermissionError as error:
+        raise access_error(location, "looking for a recording", error) from error
+
+
+def _make_spool(location: Location) -> Path:
+    if location.path is None:
+        return Path(tempfile.mkdtemp(prefix="imgstore-zarr-"))
+    spool = location.path / INFLIGHT
+    spool.mkdir(parents=True)
+    return spool
+
+
+def _signpost(recording: ZarrRecording) -> bytes:
+    """A metadata.yaml for people and for tools that look for one; never read back."""
+    document = {
+        **recording.info.user_metadata,
+        "__store": {
+            "class": "ZarrImgStore",
+            "version": 2,
+            **{k: v for k, v in recording.attributes[ATTRIBUTE].items() if k != "layout"},
+        },
+    }
+    note = "# A Zarr v3 recording: the metadata that count are in zarr.json.\n"
+    return (note + yaml.safe_dump(document, allow_unicode=True)).encode()
+
+
+def extra_lines(path: Path) -> Iterator[Record]:
+    """Iterate over the records in a file of JSON lines, up to the first that was cut off."""
+    with path.open("rb") as file:
+        yield from parse_lines(file)
+
+
+def parse_lines(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Parse JSON lines, up to the first that was cut off."""
+    for line in lines:
+        if not line.endswith(b"\n"):
+            return
+        yield json.loads(line)

@@ -1,0 +1,449 @@
+"""ImgStore: the interface of imgstore for reading, once, for every layout."""
+
+from __future__ import annotations
+
+import html
+import operator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.dataarray import Chunks, to_dataarray
+from imgstore_zarr.described import NAN, Described, FrameMetadata
+from imgstore_zarr.errors import (
+    EndOfRecordingError,
+    FrameNotFoundError,
+    InvalidMetadataError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
+from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.layouts import Layout, Parts, Renumbers
+from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.report import Report, make_report
+from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
+from imgstore_zarr.storage import Location
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+
+class ImgStore(Described):
+    """A recording, opened for reading.
+
+    `imgstore_zarr.open` makes these. A store can be pickled, forked and sent to dask workers: it
+    opens the recording again when it is used there. Reading frames is safe from several threads; the
+    cursor (`get_next_image` and what moves it) belongs to one thread.
+
+    Parameters
+    ----------
+    location
+        Where the recording lies.
+    layout
+        How it lies there.
+
+    Attributes
+    ----------
+    frame_number
+        Of the image that was read last; NaN before the first.
+    """
+
+    mode: Literal["r"] = "r"
+
+    def __init__(self, location: Location, layout: Layout) -> None:
+        self._location = location
+        self._layout = layout
+        self._decoding = True
+        self._cursor = -1
+        self.frame_number: int | float = NAN
+        # What cannot be opened must say so now; after unpickling it opens when used.
+        self._parts: Parts = layout.open(location)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_location", "_layout", "_decoding", "_cursor", "frame_number")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_parts" and "_layout" in self.__dict__:
+            self._parts = self._layout.open(self._location)
+            return self._parts
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def info(self) -> RecordingInfo:
+        """What is known of the recording apart from its frames."""
+        return self._parts.info
+
+    @property
+    def index(self) -> FrameIndex:
+        """Which frame is where."""
+        return self._parts.index
+
+    @cached_property
+    def _source(self) -> FrameSource:
+        frames, conversion = self._parts.frames, self.info.conversion
+        if conversion.kind == "none" or not self._decoding:
+            return frames
+        return ConvertedSource(frames, conversion)
+
+    @property
+    def frames(self) -> Frames:
+        """All frames, behind NumPy indexing: ``store.frames[100:200, ::2, 50:90]``."""
+        return Frames(self._source)
+
+    # What imgstore calls things.
+
+    @property
+    def frame_count(self) -> int:
+        """Frames in the recording."""
+        return len(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def frame_min(self) -> int | float:
+        """The smallest frame number; NaN in an empty recording."""
+        return int(self.index.frame_number.min()) if len(self) else NAN
+
+    @property
+    def frame_max(self) -> int | float:
+        """The largest frame number; NaN in an empty recording."""
+        return int(self.index.frame_number.max()) if len(self) else NAN
+
+    @property
+    def frame_time_min(self) -> float:
+        """The earliest frame time, in seconds; 0 in an empty recording, as in imgstore."""
+        return float(np.nanmin(self.index.frame_time)) if len(self) else 0.0
+
+    @property
+    def frame_time_max(self) -> float:
+        """The latest frame time, in seconds; 0 in an empty recording, as in imgstore."""
+        return float(np.nanmax(self.index.frame_time)) if len(self) else 0.0
+
+    @property
+    def duration(self) -> float:
+        """From the earliest to the latest frame time, in seconds."""
+        return self.frame_time_max - self.frame_time_min
+
+    @property
+    def chunks(self) -> list[int]:
+        """The numbers of the chunks that hold frames."""
+        return [int(number) for number in self.index.chunk_numbers]
+
+    def get_next_framenumber(self) -> int:
+        """Return the frame number that `get_next_image` will read, without reading.
+
+        Raises
+        ------
+        EndOfRecordingError
+            There is no next frame.
+        """
+        return int(self.index.frame_number[self._next()])
+
+    def _next(self) -> int:
+        position = self._cursor + 1
+        if position >= len(self):
+            raise EndOfRecordingError(
+                f"{self.filename}: there is no frame after position {self._cursor}, the last one"
+            )
+        return position
+
+    def get_next_image(self) -> tuple[NDArray[Any], FrameMetadata]:
+        """Read the next image, and move the cursor to it.
+
+        Returns
+        -------
+        image : ndarray
+            (y, x) or (y, x, channel).
+        (frame_number, frame_time)
+            Of that frame.
+
+        Raises
+        ------
+        EndOfRecordingError
+            There is no next frame.
+        """
+        return self._image_at(self._next())
+
+    def get_image(
+        self,
+        frame_number: int | None = None,
+        exact_only: bool = True,
+        frame_index: int | None = None,
+    ) -> tuple[NDArray[Any], FrameMetadata]:
+        """Read one image, and move the cursor to it.
+
+        Parameters
+        ----------
+        frame_number
+            The camera's number of the frame. On repeats, the first in recording order is read.
+        exact_only
+            False reads the frame with the nearest number.
+        frame_index
+            The position of the frame, 0 .. frame_count-1, instead of its number.
+
+        Returns
+        -------
+        image : ndarray
+            (y, x) or (y, x, channel).
+        (frame_number, frame_time)
+            Of that frame.
+
+        Raises
+        ------
+        FrameNotFoundError
+            No such frame.
+        """
+        if frame_index is not None:
+            return self._image_at(self._position(frame_index))
+        if frame_number is None:
+            raise FrameNotFoundError(f"{self.filename}: give a frame_number or a frame_index")
+        find = self.index.position_of_number if exact_only else self.index.position_nearest_number
+        position = find(frame_number)
+        if position is None:
+            raise FrameNotFoundError(
+                f"{self.filename}: no frame has the number {frame_number}; the "
+                f"{self.frame_count} frames have numbers from {self.frame_min} to "
+                f"{self.frame_max}; exact_only=False gives the nearest"
+            )
+        return self._image_at(position)
+
+    def get_nearest_image(self, frame_time: float) -> tuple[NDArray[Any], FrameMetadata]:
+        """Read the image whose frame time is nearest, and move the cursor to it.
+
+        Parameters
+        ----------
+        frame_time
+            In seconds, as the recording has them. On a tie, the first in recording order is read.
+
+        Raises
+        ------
+        FrameNotFoundError
+            The recording is empty, or the time is NaN.
+        """
+        position = self.index.position_nearest_time(frame_time)
+        if position is None:
+            raise FrameNotFoundError(
+                f"{self.filename}: none of the {self.frame_count} frames is near {frame_time}"
+            )
+        return self._image_at(position)
+
+    def _position(self, frame_index: int) -> int:
+        try:
+            position = operator.index(frame_index)
+        except TypeError as error:
+            raise FrameNotFoundError(
+                f"{self.filename}: {frame_index!r} is no position; give an integer"
+            ) from error
+        if not 0 <= position < len(self):
+            raise FrameNotFoundError(
+                f"{self.filename}: there is no position {position}; "
+                f"the recording has positions 0 .. {len(self) - 1}"
+            )
+        return position
+
+    def _image_at(self, position: int) -> tuple[NDArray[Any], FrameMetadata]:
+        image = self._source.read(np.array([position], np.int64))[0]
+        self._cursor = position
+        number, time = self._metadata_at(position)
+        self.frame_number = number
+        return image, (number, time)
+
+    def _metadata_at(self, position: int) -> FrameMetadata:
+        index = self.index
+        return int(index.frame_number[position]), float(index.frame_time[position])
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], FrameMetadata]]:
+        """Iterate over (image, (frame_number, frame_time)) from the first; the cursor stays."""
+        for position in range(len(self)):
+            image = self._source.read(np.array([position], np.int64))[0]
+            yield image, self._metadata_at(position)
+
+    def get_frame_metadata(self) -> dict[str, list[Any]]:
+        """Return the frame numbers and times as lists, as imgstore does; `index` has arrays."""
+        return {
+            "frame_number": self.index.frame_number.tolist(),
+            "frame_time": self.index.frame_time.tolist(),
+        }
+
+    def disable_decoding(self) -> None:
+        """Hand out stored pixels from now on, not converted from the recording's encoding."""
+        self._decoding = False
+        self.__dict__.pop("_source", None)
+
+    # Extra data.
+
+    @property
+    def has_extra_data(self) -> bool:
+        """Whether there is extra data; reads none."""
+        return self._parts.extra.exists()
+
+    def find_extra_data_files(
+        self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS
+    ) -> list[str]:
+        """Return where the extra data lie."""
+        return self._parts.extra.files(extensions)
+
+    def get_extra_data(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
+        """Return the extra data, one row per record, or None where there is none.
+
+        Parameters
+        ----------
+        ignore_corrupt_chunks
+            Leave out, with a warning, what cannot be read, instead of raising.
+        """
+        return self._parts.extra.read(ignore_corrupt_chunks)
+
+    def get_extra_data_samplerate(self) -> float:
+        """Return the rate in Hz at which extra data were sampled.
+
+        Raises
+        ------
+        InvalidMetadataError
+            The recording does not say.
+        """
+        rate = self._parts.extra.samplerate()
+        if rate is None:
+            raise InvalidMetadataError(f"{self.filename} has no extra data with a sample rate")
+        return rate
+
+    # Beyond imgstore.
+
+    def to_xarray(
+        self,
+        chunks: Chunks = None,
+        index: Literal["frame_number", "frame_time"] | None = None,
+        datetime: bool = False,
+    ) -> xr.DataArray:
+        """Return the recording as a DataArray; nothing is decoded until it is asked for.
+
+        Parameters
+        ----------
+        chunks
+            None: lazy without dask. ``"auto"``: dask blocks of about 128 MiB that begin where shards
+            or GOPs begin. A number of frames or a mapping from dimension to size: such blocks.
+        index
+            ``"frame_number"`` or ``"frame_time"``: what ``.sel`` looks up.
+        datetime
+            Add the coordinate ``time`` (datetime64[ns], UTC).
+
+        Returns
+        -------
+        DataArray
+            ``image`` with dimensions (frame, y, x[, channel]), coordinates ``frame_number`` (int64)
+            and ``frame_time`` (float64, seconds) along ``frame``, ``channel`` = b, g, r for colour.
+        """
+        attributes = {
+            "recording": self.filename,
+            "format": self.format,
+            "uuid": self.uuid or "",
+            "created_utc": self.info.created.isoformat(),
+            "timezone_local": str(self.info.timezone),
+        }
+        return to_dataarray(
+            self._source,
+            self.index,
+            attributes=attributes,
+            chunks=chunks,
+            by=index,
+            datetime=datetime,
+        )
+
+    def to_datatree(self) -> xr.DataTree:
+        """Return the images at the root of a tree, and the extra data as its group ``extra``."""
+        import xarray as xr
+
+        tree: dict[str, xr.Dataset] = {"/": self.to_xarray().to_dataset()}
+        extra = self.get_extra_data()
+        if extra is not None:
+            tree["/extra"] = xr.Dataset.from_dataframe(extra.rename_axis("record"))
+        return xr.DataTree.from_dict(tree)
+
+    def report(self) -> Report:
+        """Return gaps, drops, jitter and missing chunks; reads no pixels."""
+        return make_report(self.info, self.index, self._parts.problems)
+
+    def reindex(self) -> None:
+        """Number the frames before the one with number 0 as -n .. -1, in storage too.
+
+        The old numbers are kept beside the new ones.
+
+        Raises
+        ------
+        FrameNotFoundError
+            Not exactly one frame has the number 0; nothing is changed.
+        """
+        number = self.index.frame_number
+        zeros = np.flatnonzero(number == 0)
+        if len(zeros) != 1:
+            raise FrameNotFoundError(
+                f"{self.filename}: {len(zeros)} frames have the number 0; reindex needs exactly one"
+            )
+        if not isinstance(self._layout, Renumbers):
+            raise UnsupportedFormatError(
+                f"{self.filename}: recordings of the layout {self._layout.name} cannot be renumbered"
+            )
+        renumbered = np.concatenate([np.arange(-zeros[0], 0), number[zeros[0] :]])
+        self._layout.renumber(self._location, self.index, renumbered)
+        self._parts = self._layout.open(self._location)
+        self.__dict__.pop("_source", None)
+
+    def save_index(self, path: str | Path | None = None) -> None:
+        """Write the index as SQLite, in imgstore's form.
+
+        Parameters
+        ----------
+        path
+            The file; by default ``.index.sqlite`` in the recording.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            The recording is in no directory, and no path is given.
+        """
+        root = self._location.path
+        if path is None and root is None:
+            raise UnsupportedFormatError(f"{self.filename} is in no directory; give a path")
+        save_sqlite(self.index, Path(path) if path else Path(str(root), INDEX_FILE), root)
+
+    def close(self, save_index: bool = False) -> None:
+        """Release every handle.
+
+        Parameters
+        ----------
+        save_index
+            Write the index first; see `save_index`.
+        """
+        if save_index:
+            self.save_index()
+        if "_parts" in self.__dict__:
+            self._parts.frames.close()
+
+    def _summary(self) -> dict[str, str]:
+        shape = " x ".join(str(n) for n in self.image_shape)
+        return {
+            "format": f"{self.format} ({self.info.layout} layout)",
+            "frames": f"{self.frame_count} of {shape} {self.dtype}",
+            "frame numbers": f"{self.frame_min} .. {self.frame_max}",
+            "duration": f"{self.duration:.3f} s",
+            "created": self.info.created.isoformat(timespec="seconds"),
+        }
+
+    def __repr__(self) -> str:
+        facts = "".join(f"\n  {name}: {value}" for name, value in self._summary().items())
+        return f"<ImgStore {self.filename}>{facts}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._summary().items()
+        )
+        return f"<b>ImgStore</b> <code>{html.escape(self.filename)}</code><table>{rows}</table>"

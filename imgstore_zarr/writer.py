@@ -1,0 +1,216 @@
+"""ImgStoreWriter: the interface of imgstore for writing, once, for every layout."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.described import NAN, Described, FrameMetadata
+from imgstore_zarr.errors import FrameMismatchError, ImgStoreError, InvalidMetadataError
+from imgstore_zarr.layouts import Layout
+from imgstore_zarr.pixels import Conversion
+from imgstore_zarr.recording import RecordingInfo, RecordingSpec
+from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
+from imgstore_zarr.storage import Location
+
+
+class ImgStoreWriter(Described):
+    """A recording that is being written.
+
+    `imgstore_zarr.create` makes these. Use it as a context manager, or call `close`. An image or
+    record that is refused leaves the recording as it was, and writing can go on.
+
+    Parameters
+    ----------
+    location
+        Where the recording is made.
+    layout
+        How it will lie there.
+    spec
+        What it will be.
+
+    Attributes
+    ----------
+    frame_number, frame_time
+        Of the image that was added last; NaN before the first.
+    frame_min, frame_max
+        The smallest and largest frame number so far; NaN before the first.
+    """
+
+    mode: Literal["w"] = "w"
+
+    def __init__(self, location: Location, layout: Layout, spec: RecordingSpec) -> None:
+        self._location = location
+        self._layout = layout
+        self._imgshape = spec.imgshape
+        self._sink = layout.create(location, spec)
+        # Formats like png+color and pgm store something else than they are given.
+        stored = self._sink.info
+        encoding = spec.encoding if stored.encoding is None else None
+        self._conversion = Conversion.between(spec.imgshape, stored.stored_shape, encoding)
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._count = 0
+        self.frame_number: int | float = NAN
+        self.frame_time = NAN
+        self.frame_min: int | float = NAN
+        self.frame_max: int | float = NAN
+        self._first_time = NAN
+
+    @property
+    def info(self) -> RecordingInfo:
+        """What is known of the recording apart from its frames."""
+        return self._sink.info
+
+    @property
+    def frame_count(self) -> int:
+        """Frames so far."""
+        return self._count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def frame_time_min(self) -> float:
+        """The time of the first frame so far, in seconds."""
+        return self._first_time
+
+    @property
+    def frame_time_max(self) -> float:
+        """The time of the last frame so far, in seconds."""
+        return self.frame_time
+
+    @property
+    def duration(self) -> float:
+        """From the first to the last frame so far, in seconds."""
+        return self.frame_time - self._first_time if self._count else 0.0
+
+    @property
+    def chunks(self) -> list[int]:
+        """The numbers of the chunks that are complete, as in imgstore."""
+        return list(range(self._count // self.info.chunksize))
+
+    def add_image(self, img: NDArray[Any], frame_number: int, frame_time: float) -> None:
+        """Append one image.
+
+        Parameters
+        ----------
+        img
+            Of the recording's ``imgshape`` and ``imgdtype``.
+        frame_number
+            The camera's number; an integer that int64 holds.
+        frame_time
+            In seconds; finite.
+
+        Raises
+        ------
+        FrameMismatchError
+            Another shape or dtype.
+        InvalidMetadataError
+            A frame number that is no integer, or a time that is not finite.
+        """
+        self._check_open()
+        pixels = np.asarray(img)
+        if pixels.shape != self._imgshape or pixels.dtype.newbyteorder("=") != self.dtype:
+            raise FrameMismatchError(
+                f"{self.filename}: the image for frame {frame_number} has shape {pixels.shape} and "
+                f"dtype {pixels.dtype}; the recording takes {self._imgshape} and {self.dtype}; "
+                "the image was not written"
+            )
+        number, time = self._checked(frame_number, frame_time)
+        self._sink.append(self._conversion.apply(pixels), number, time)
+        self.frame_min = number if not self._count else min(number, self.frame_min)
+        self.frame_max = number if not self._count else max(number, self.frame_max)
+        if not self._count:
+            self._first_time = time
+        self.frame_number, self.frame_time = number, time
+        self._count += 1
+
+    def _checked(self, frame_number: int, frame_time: float) -> FrameMetadata:
+        try:
+            number = operator.index(frame_number)
+            if not -(2**63) <= number < 2**63:
+                raise OverflowError("more than 64 bits")
+        except (TypeError, OverflowError) as error:
+            raise InvalidMetadataError(
+                f"{self.filename}: the frame number {frame_number!r} is no 64-bit integer "
+                f"({error}); the image was not written"
+            ) from error
+        try:
+            time = float(frame_time)
+        except (TypeError, ValueError) as error:
+            raise InvalidMetadataError(
+                f"{self.filename}: the time of frame {number} is {frame_time!r}, no number; "
+                "the image was not written"
+            ) from error
+        if not np.isfinite(time):
+            raise InvalidMetadataError(
+                f"{self.filename}: the time of frame {number} is {time}; times must be finite; "
+                "the image was not written"
+            )
+        return number, time
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ImgStoreError(f"{self.filename} is closed; imgstore_zarr.open(...) reads it")
+
+    def add_extra_data(self, **data: Any) -> None:
+        """Append a record of extra data, which belongs to the image that was added last.
+
+        Raises
+        ------
+        InvalidMetadataError
+            A value that JSON cannot hold.
+        """
+        self._check_open()
+        if data:
+            self._sink.add_extra(
+                {
+                    **data,
+                    "frame_time": self.frame_time,
+                    "frame_number": self.frame_number,
+                    "frame_index": self._count - 1,
+                }
+            )
+
+    def flush(self) -> None:
+        """Make everything so far visible to readers.
+
+        After it returns, its frames survive the end of this process, however sudden; a recording made
+        with ``durable=True`` also survives power loss.
+        """
+        self._check_open()
+        self._sink.flush()
+
+    def empty(self) -> None:
+        """Throw away every frame and all extra data; the recording stays and can be written to."""
+        self._check_open()
+        self._sink.empty()
+        self._reset()
+
+    def close(self, save_index: bool = False) -> None:
+        """Finish the recording; a second call does nothing.
+
+        Parameters
+        ----------
+        save_index
+            Also write the index as SQLite, in imgstore's form.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._sink.close()
+        if save_index:
+            root = self._location.path
+            if root is None:
+                raise ImgStoreError(f"{self.filename} is in no directory, so its index has no file")
+            save_sqlite(self._layout.open(self._location).index, root / INDEX_FILE, root)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<ImgStoreWriter {self.filename}, {self.format}, {self._count} frames, {state}>"
