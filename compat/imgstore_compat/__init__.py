@@ -1,3 +1,5 @@
-"""Motif and imgstore recordings for imgstore_zarr."""
+"""Motif and imgstore recordings for imgstore_zarr, which finds this package by its entry points."""
 
-VIDEO_LAYOUT = None
+from imgstore_compat.video_layout import VIDEO_LAYOUT, VideoLayout
+
+__all__ = ["VIDEO_LAYOUT", "VideoLayout"]

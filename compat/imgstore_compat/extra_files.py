@@ -1,0 +1,140 @@
+"""Extra data beside the chunks: JSON (imgstore and Motif) and HDF5 (Motif)."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.storage import Location
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+
+# Motif's process writes to the root of the recording; imgstore writes beside the chunk's index.
+_MOTIF = (".extra_data.h5", ".extra_data.json")
+_IMGSTORE = (".extra.json", ".extra_data.json")
+
+
+@dataclass(frozen=True)
+class ExtraFiles:
+    """The extra data files of a recording.
+
+    Attributes
+    ----------
+    location
+        The recording.
+    chunks
+        Per chunk its number, and the key of its index without an ending.
+    """
+
+    location: Location
+    chunks: tuple[tuple[int, str], ...]
+
+    def _keys(
+        self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS
+    ) -> Iterator[tuple[bool, str]]:
+        """Iterate over (whether it is Motif's, key); the first kind that a chunk has counts."""
+        listed: dict[str, frozenset[str]] = {}
+
+        def there(key: str) -> bool:
+            folder, _, name = key.rpartition("/")
+            if folder not in listed:
+                listed[folder] = frozenset(self.location.names(folder))
+            return name in listed[folder]
+
+        for number, stem in self.chunks:
+            motif = [f"{number:06d}{end}" for end in _MOTIF if end in extensions]
+            beside = [f"{stem}{end}" for end in _IMGSTORE if end in extensions]
+            found = next((key for key in motif if there(key)), None)
+            if found is not None:
+                yield True, found
+            else:
+                yield from ((False, key) for key in beside if there(key))
+
+    def exists(self) -> bool:
+        """Whether there is any."""
+        return next(self._keys(), None) is not None
+
+    def files(self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS) -> list[str]:
+        """Return the paths of the files."""
+        return [f"{self.location.name}/{key}" for _, key in self._keys(extensions)]
+
+    def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
+        """Return one row per record; see `ExtraData.read`."""
+        import pandas as pd
+
+        tables: list[pd.DataFrame] = []
+        for is_motif, key in self._keys():
+            try:
+                tables.append(self._table(is_motif, key))
+            except CorruptChunkError as error:
+                if not ignore_corrupt_chunks:
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=3)
+        tables = [table for table in tables if not table.empty]
+        return pd.concat(tables, axis=0, ignore_index=True) if tables else None
+
+    def _table(self, is_motif: bool, key: str) -> pd.DataFrame:
+        import pandas as pd
+
+        data = self.location.read(key)
+        try:
+            if key.endswith(".h5"):
+                return _from_h5(data)
+            table = pd.DataFrame(json.loads(data))
+            if is_motif and not table.empty:
+                table = table[table["frame_number"] >= 0]
+                columns = ["frame_index", *({"sensor_time"} & set(table.columns))]
+                table = table.sort_values(by=columns, ignore_index=True)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise CorruptChunkError(
+                f"{self.location.name}: the extra data {key} are damaged "
+                f"({type(error).__name__}: {error}); ignore_corrupt_chunks=True leaves them out"
+            ) from error
+        return table
+
+    def samplerate(self) -> float | None:
+        """Return the one sample rate of Motif's data, in Hz."""
+        import h5py
+
+        for _, key in self._keys((".extra_data.h5",)):
+            with h5py.File(io.BytesIO(self.location.read(key)), "r") as file:
+                rates = [file[name].attrs.get("samplerate") for name in _datasets(file)]
+            if len(rates) == 1 and rates[0] is not None:
+                return float(rates[0])
+        return None
+
+
+def _text(value: Any) -> str:
+    return value.decode("ascii") if isinstance(value, bytes | np.bytes_) else str(value)
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    return [name.strip() for name in _text(file.attrs["datasets"]).split(",")]
+
+
+def _from_h5(data: bytes) -> pd.DataFrame:
+    import h5py
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    with h5py.File(io.BytesIO(data), "r") as file:
+        camera = np.asarray(file["camera"])
+        # Rows are preallocated for a full chunk; those that were not used have negative numbers.
+        used = camera["frame_number"] >= 0
+        for dataset in _datasets(file):
+            values = np.asarray(file[dataset])[..., used]
+            names = [n.strip() for n in _text(file[dataset].attrs["column_names"]).split(",")]
+            columns |= dict(zip(names, values, strict=True))
+        columns |= {name: camera[name][used] for name in camera.dtype.names or ()}
+        columns["sample_delay"] = np.asarray(file["sample_delay"])[used]
+    return pd.DataFrame(columns)

@@ -1,0 +1,189 @@
+"""``metadata.yaml``: what Motif and imgstore write, in all its variants."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from imgstore_zarr.errors import (
+    InvalidMetadataError,
+    RecordingNotFoundError,
+    UnsupportedVersionError,
+)
+from imgstore_zarr.recording import RecordingSpec, local_timezone
+from imgstore_zarr.storage import Location, access_error
+
+FILE = "metadata.yaml"
+LOCK_FILE = ".lock"
+STORE_KEY = "__store"
+STORE_VERSION = 2
+VIDEO_CLASSES = frozenset({"VideoImgStore", "VideoImgStoreFFMPEG"})
+
+# The formats for which imgstore cuts odd sizes, since 4:2:0 video cannot have them.
+_CUT_FORMATS = frozenset({"mjpeg", "mjpeg/avi", "h264/mkv", "avc1/mp4"})
+_DATE_IN_NAME = re.compile(r"20\d{6}_\d{6}")
+
+
+@dataclass(frozen=True)
+class StoreMetadata:
+    """What the ``metadata.yaml`` of a recording says.
+
+    Attributes
+    ----------
+    store
+        The mapping ``__store``; keys that are not known are kept and ignored.
+    user
+        Everything beside it.
+    """
+
+    store: Mapping[str, Any]
+    user: Mapping[str, Any]
+
+    @property
+    def extension(self) -> str:
+        """The ending of video chunks; old recordings do not say."""
+        default = ".avi" if self.store.get("format") == "mjpeg" else ".mp4"
+        return str(self.store.get("extension") or default)
+
+    @property
+    def imgshape(self) -> tuple[int, ...]:
+        """The shape of an image as it is stored."""
+        shape = tuple(int(n) for n in self.store["imgshape"])
+        if self._cut:
+            return (shape[0] & -2, shape[1] & -2, *shape[2:])
+        return shape
+
+    @property
+    def _cut(self) -> bool:
+        name = str(self.store["format"])
+        motif = self.store["class"] == "VideoImgStoreFFMPEG"
+        return name in _CUT_FORMATS or (motif and ("264" in name or "nvenc-" in name))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the pixels."""
+        dtype: np.dtype[Any] = np.dtype(self.store["imgdtype"])
+        return dtype
+
+    @property
+    def encoding(self) -> str | None:
+        """How pixels are to be interpreted: an empty string means nothing, too."""
+        return self.store.get("encoding") or None
+
+    @property
+    def chunksize(self) -> int:
+        """Frames in a full chunk; some writers wrote 4500.0."""
+        return int(self.store["chunksize"])
+
+
+def read_store_class(location: Location) -> str | None:
+    """Return the class that a ``metadata.yaml`` names; None where there is none or it is damaged."""
+    try:
+        return str(_parse(location.read(FILE))[STORE_KEY]["class"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    # libyaml is ten times faster, and a Motif recording may have much metadata.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = yaml.load(text, Loader=loader)
+    if not isinstance(document, dict):
+        raise TypeError("no mapping")
+    return document
+
+
+def read_metadata(location: Location) -> StoreMetadata:
+    """Read the ``metadata.yaml`` of a recording.
+
+    Raises
+    ------
+    RecordingNotFoundError, RecordingAccessError
+        There is none, or it may not be read.
+    InvalidMetadataError
+        It is damaged, or lacks a key that every recording has.
+    UnsupportedVersionError
+        It is of another version than 2.
+    """
+    try:
+        document = _parse(location.read(FILE))
+        store = document.pop(STORE_KEY)
+        metadata = StoreMetadata(store, document)
+        _ = metadata.imgshape, metadata.dtype, metadata.chunksize, metadata.encoding
+    except FileNotFoundError as error:
+        raise RecordingNotFoundError(f"{location.name} has no {FILE}") from error
+    except PermissionError as error:
+        raise access_error(location, "reading", error) from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidMetadataError(
+            f"{location.name}: {FILE} is damaged ({type(error).__name__}: {error}); "
+            "restore it from a backup"
+        ) from error
+    if store.get("version") != STORE_VERSION:
+        raise UnsupportedVersionError(
+            f"{location.name} is a store of version {store.get('version')!r}; "
+            f"version {STORE_VERSION} is read"
+        )
+    return metadata
+
+
+def timezone_of(metadata: StoreMetadata) -> dt.tzinfo:
+    """Return the time zone of a recording; that of this machine where it does not say."""
+    for name in (metadata.store.get("timezone_local"), metadata.user.get("timezone")):
+        if isinstance(name, str):
+            try:
+                return zoneinfo.ZoneInfo(name)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+                continue
+    return local_timezone()
+
+
+def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
+    """Return when a recording was made, in UTC.
+
+    Old recordings do not say: then it is the date in the folder's name, local to the recording's time
+    zone, else the time at which ``metadata.yaml`` was last modified.
+    """
+    created = metadata.store.get("created_utc")
+    if isinstance(created, str):
+        try:
+            created = dt.datetime.fromisoformat(created)
+        except ValueError as error:
+            raise InvalidMetadataError(
+                f"{location.name}: created_utc is {created!r}, no ISO 8601 date"
+            ) from error
+    if isinstance(created, dt.datetime):
+        return created.astimezone(dt.UTC) if created.tzinfo else created.replace(tzinfo=dt.UTC)
+    folder = location.name.rstrip("/").rsplit("/", 1)[-1]
+    if match := _DATE_IN_NAME.search(folder):
+        local = dt.datetime.strptime(match[0], "%Y%m%d_%H%M%S")
+        return local.replace(tzinfo=timezone_of(metadata)).astimezone(dt.UTC)
+    if location.path is None:
+        return dt.datetime.fromtimestamp(0, dt.UTC)
+    return dt.datetime.fromtimestamp((location.path / FILE).stat().st_mtime, dt.UTC)
+
+
+def dump_metadata(
+    spec: RecordingSpec, *, store_class: str, stored_shape: tuple[int, ...], **more: Any
+) -> bytes:
+    """Return the ``metadata.yaml`` of a new recording, as imgstore 0.4.0 reads it."""
+    store = {
+        "class": store_class,
+        "version": STORE_VERSION,
+        "format": spec.format,
+        "imgshape": list(stored_shape),
+        "imgdtype": spec.imgdtype.name,
+        "encoding": spec.encoding,
+        "created_utc": spec.created.astimezone(dt.UTC).replace(tzinfo=None).isoformat(),
+        "timezone_local": str(spec.timezone),
+        "uuid": spec.uuid,
+        **more,
+    }
+    return yaml.safe_dump({**spec.metadata, STORE_KEY: store}, allow_unicode=True).encode()

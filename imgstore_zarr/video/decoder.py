@@ -1,0 +1,257 @@
+"""Decoder: one open video file, decoded so that every frame is the one of a decode from the start."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.video.packets import PacketTable, media_packets, read_packet_table
+
+if TYPE_CHECKING:
+    from av.packet import Packet as AnyPacket
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    Packet = AnyPacket[VideoStream]
+
+
+class Decoder:
+    """Decodes the frames of one video file by position; for one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        What messages call it.
+    table
+        The packet table of the file, if it was read before.
+
+    Raises
+    ------
+    ChunkMissingError
+        There is no such file.
+    CorruptChunkError
+        It is no video, or damaged at its start.
+    """
+
+    def __init__(self, path: str, name: str, table: PacketTable | None = None) -> None:
+        self.name = name
+        self._path = path
+        self._open()
+        self.table = table or self._read_table()
+        self._damaged = np.zeros(len(self.table.pts), bool)
+        self._reason = ""
+        self._prime()
+
+    def _open(self) -> None:
+        import av
+
+        try:
+            self._container = av.open(self._path)
+        except FileNotFoundError as error:
+            raise ChunkMissingError(f"{self.name} is missing; restore it from a backup") from error
+        except av.FFmpegError as error:
+            raise CorruptChunkError(
+                f"{self.name} cannot be opened as a video ({error.strerror}); it is damaged, "
+                "or was not closed by its writer"
+            ) from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise UnsupportedFormatError(f"{self.name} holds no video stream")
+        self._stream = self._container.streams.video[0]
+        self._context = self._stream.codec_context
+        # Slices keep errors with the packet that caused them; damage must not be concealed.
+        self._context.thread_type = "SLICE"
+        self._context.options = {"err_detect": "explode"}
+
+    def _read_table(self) -> PacketTable:
+        import av
+
+        try:
+            table = read_packet_table(self._container, self._stream)
+        except av.FFmpegError as error:
+            self.close()
+            raise CorruptChunkError(
+                f"{self.name} cannot be demuxed ({error.strerror}); it is damaged"
+            ) from error
+        if not len(table):
+            self.close()
+            raise CorruptChunkError(f"{self.name} holds a video stream without frames")
+        self._container.close()
+        self._open()
+        return table
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(y, x) of a frame."""
+        return self._context.height, self._context.width
+
+    @property
+    def pixel_format(self) -> str:
+        """FFmpeg's name of the pixel format."""
+        return str(self._context.pix_fmt)
+
+    def _prime(self) -> None:
+        """Show the decoder the first packet of the file, and stand at its start.
+
+        x264 writes its build number there, and the decoder corrects errors of old builds by it.
+        """
+        packets = media_packets(self._container, self._stream)
+        for packet in packets:
+            self._send(packet, 0)
+            break
+        self._restart()
+
+    def _restart(self) -> None:
+        """Stand at the first packet, by opening the file again but keeping the decoder's state."""
+        self._stand_at(0)
+
+    def _stand_at(self, rank: int) -> None:
+        """Make `rank` the next packet that is sent."""
+        import av
+
+        self._ready: deque[tuple[int, VideoFrame]] = deque()
+        self._context.flush_buffers()
+        self._next = rank
+        self._last = -1
+        self._finished = False
+        self._packets: Iterator[Packet] = iter(())
+        table = self.table
+        stamps = [int(table.dts[rank]), int(table.pts[rank]), int(table.dts[0]), int(table.pts[0])]
+        stamps += [min(stamps) - 1] if rank == 0 else []
+        for stamp in stamps:
+            try:
+                self._container.seek(stamp, stream=self._stream)
+                self._packets = media_packets(self._container, self._stream)
+                if self._skip_to(rank):
+                    return
+            except av.FFmpegError:
+                continue
+        raise CorruptChunkError(
+            f"{self.name}: packet {rank} cannot be reached again; the file changed or is damaged"
+        )
+
+    def _skip_to(self, rank: int) -> bool:
+        """Skip packets up to a rank; False where the demuxer stands behind it."""
+        for packet in self._packets:
+            found = self.table.rank_of(packet)
+            if found is None or found > rank:
+                return False
+            if found == rank:
+                self._packets = _chain(packet, self._packets)
+                return True
+        return False
+
+    def frames(self, positions: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode frames, each GOP only once and only as far as it is needed.
+
+        Parameters
+        ----------
+        positions
+            Ascending, without repeats.
+
+        Yields
+        ------
+        position, frame
+            One for each position.
+
+        Raises
+        ------
+        CorruptChunkError
+            The frame at a position cannot be decoded as it was encoded.
+        """
+        for position in positions:
+            yield position, self._frame_at(position)
+
+    def _frame_at(self, position: int) -> VideoFrame:
+        if not 0 <= position < len(self.table):
+            raise CorruptChunkError(
+                f"{self.name} holds {len(self.table)} frames, so there is none at its position "
+                f"{position}; the file is truncated, or does not belong to its index"
+            )
+        entry = self.table.entry_before(int(self.table.rank_of_position[position]))
+        if not self.table.timed:
+            entry = 0
+        if position <= self._last or entry > self._next:
+            self._stand_at(entry)
+        while not self._finished or self._ready:
+            while self._ready and self._ready[0][0] < position:
+                self._last = self._ready.popleft()[0]
+            if self._ready:
+                if self._ready[0][0] > position:
+                    break
+                self._last, frame = self._ready.popleft()
+                self._check(position)
+                return frame
+            self._advance()
+        self._check(position)
+        raise self._undecodable(position, "the decoder gives no frame for it")
+
+    def _check(self, position: int) -> None:
+        if self._damaged[self.table.rank_of_position[position]]:
+            raise self._undecodable(position, self._reason or "it is damaged")
+
+    def _undecodable(self, position: int, reason: str) -> CorruptChunkError:
+        return CorruptChunkError(
+            f"{self.name}: the frame at its position {position} cannot be decoded ({reason}); "
+            "restore the file from a backup"
+        )
+
+    def _advance(self) -> None:
+        """Send one more packet, or the end, and collect the frames that come out."""
+        import av
+
+        try:
+            packet = next(self._packets, None)
+        except av.FFmpegError as error:
+            self._damage(self._next, str(error.strerror))
+            packet = None
+        if packet is None:
+            self._finished = True
+            self._collect(self._send(None, len(self._damaged)))
+            return
+        rank, self._next = self._next, self._next + 1
+        self._collect(self._send(packet, rank))
+
+    def _send(self, packet: Packet | None, rank: int) -> list[VideoFrame]:
+        import av
+
+        try:
+            return self._context.decode(packet)
+        except av.EOFError:
+            return []
+        except av.FFmpegError as error:
+            self._damage(rank, str(error.strerror))
+            return []
+
+    def _damage(self, rank: int, reason: str) -> None:
+        """Distrust what is decoded from a packet on, up to the next clean entry."""
+        self._reason = reason
+        self._damaged[rank : self.table.entry_after(rank)] = True
+
+    def _collect(self, frames: list[Any]) -> None:
+        for frame in frames:
+            if self.table.timed:
+                position = self.table.position_of_pts(frame.pts)
+            else:
+                position = (self._ready[-1][0] if self._ready else self._last) + 1
+            if position is None or position >= len(self.table):
+                continue
+            if frame.is_corrupt:
+                rank = int(self.table.rank_of_position[position])
+                self._damage(rank, "the decoder marks it as corrupt")
+            self._ready.append((position, frame))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
+    yield first
+    yield from rest
