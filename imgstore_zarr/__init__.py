@@ -17,6 +17,7 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
     UnsupportedVersionError,
 )
+from imgstore_zarr.extra import ExtraData
 from imgstore_zarr.formats import (
     create,
     extract_only_frame,
@@ -32,15 +33,17 @@ from imgstore_zarr.layouts import Layout, Parts, Problem
 from imgstore_zarr.pixels import ensure_color, ensure_gray
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.report import Gap, Report
-from imgstore_zarr.storage import Location, locate
+from imgstore_zarr.storage import Blob, Location, locate
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
 
 __all__ = [
+    "Blob",
     "ChunkMissingError",
     "ChunkSpan",
     "CorruptChunkError",
     "EndOfRecordingError",
+    "ExtraData",
     "FrameIndex",
     "FrameMismatchError",
     "FrameNotFoundError",

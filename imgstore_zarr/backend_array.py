@@ -29,8 +29,13 @@ class FramesArray(BackendArray):
         self.dtype = np.dtype(source.dtype)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
+        # xarray cannot turn round an empty slice that goes backwards.
+        parts = tuple(
+            slice(0, 0) if isinstance(part, slice) and not range(size)[part] else part
+            for part, size in zip(key.tuple, self.shape, strict=True)
+        )
         result: NDArray[Any] = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
+            type(key)(parts), self.shape, indexing.IndexingSupport.OUTER, self._outer
         )
         return result
 

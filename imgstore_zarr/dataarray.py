@@ -30,7 +30,8 @@ def block_lengths(
 ) -> tuple[int, ...]:
     """Cut a recording into blocks of frames that are good to read together.
 
-    Blocks begin where a chunk begins, or a multiple of `unit` frames after that.
+    Blocks begin where a chunk begins. A chunk that is longer than a block is cut at multiples of `unit`,
+    or of `frames` where the unit is the whole chunk.
 
     Parameters
     ----------
@@ -167,8 +168,8 @@ def _dask_chunks(
     frame = wanted.get("frame", "auto")
     if frame in ("auto", None):
         sizes["frame"] = blocks_of(source, index)
-    elif isinstance(frame, int) and frame > 0:
-        sizes["frame"] = blocks_of(source, index, frame)
+    elif isinstance(frame, int | np.integer) and frame > 0:
+        sizes["frame"] = blocks_of(source, index, int(frame))
     return dict.fromkeys(dims, -1) | sizes
 
 

@@ -76,7 +76,7 @@ class Described:
 
     @property
     def lossless(self) -> bool:
-        """Whether the pixels are those that were given to the writer."""
+        """Whether the pixels are those that were given; gray of colour (``pgm``) and video are not."""
         return self.info.lossless
 
     def convert_frame_time_to_datetime(

@@ -72,10 +72,10 @@ def dump_record(record: dict[str, Any]) -> str:
         The field that JSON cannot hold.
     """
     for name, value in record.items():
-        if not name or "/" in name or name.startswith(("__", ".")):
+        if not name or "/" in name or name.startswith(("__", ".")) or name == "zarr.json":
             raise InvalidMetadataError(
                 f"{name!r} cannot name a field of extra data: use a string without '/', "
-                "not empty and not starting with '.' or '__'"
+                "not empty, not 'zarr.json', and not starting with '.' or '__'"
             )
         try:
             json.dumps(value, cls=_Encoder)

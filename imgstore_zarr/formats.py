@@ -213,8 +213,12 @@ def repair(location: object) -> Report:
 
 # The names of imgstore.
 
+_OLD_OPTIONS = frozenset({"seek", "gpu_id", "videosize"})
 
-def new_for_filename(path: str | None, *, basedir: str | None = None, mode: str = "r") -> ImgStore:
+
+def new_for_filename(
+    path: str | None, *, basedir: str | None = None, mode: str = "r", **old: Any
+) -> ImgStore:
     """Open a recording, as in imgstore; `open` does the same.
 
     Parameters
@@ -225,9 +229,13 @@ def new_for_filename(path: str | None, *, basedir: str | None = None, mode: str 
         The recording, in place of `path`.
     mode
         ``"r"``.
+    **old
+        ``seek``, ``gpu_id``, ``videosize``: they chose between ways to decode, of which there is one.
     """
     if mode != "r":
         raise UnsupportedFormatError(f"mode {mode!r}: recordings are written with create(...)")
+    if unknown := set(old) - _OLD_OPTIONS:
+        raise TypeError(f"new_for_filename has no argument {', '.join(sorted(unknown))}")
     return open(_one_of(path, basedir))
 
 
@@ -257,15 +265,16 @@ def new_for_format(
     format
         If given, the same as `fmt`.
     **options
-        Further arguments of `create`.
+        Further arguments of `create`, or of `new_for_filename` to open.
     """
     if mode == "r":
-        return new_for_filename(path, basedir=basedir)
+        return new_for_filename(path, basedir=basedir, **options)
     if mode != "w":
         raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
     if format not in (None, fmt):
         raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
-    return create(_one_of(path, basedir), fmt, imgshape, imgdtype, **options)
+    kept = {name: value for name, value in options.items() if name not in _OLD_OPTIONS}
+    return create(_one_of(path, basedir), fmt, imgshape, imgdtype, **kept)
 
 
 def extract_only_frame(path: str, frame_index: int) -> NDArray[Any]:

@@ -280,6 +280,8 @@ def _cut(part: Any, size: int, axis: int) -> _Cut:
         places = range(size)[part]
         if not places:
             return _Cut(np.empty(0, np.int64), (0, 0), slice(0, 0))
+        if axis == 3:
+            return _Cut(np.asarray(places, np.int64), (0, size), part)
         low, high = min(places[0], places[-1]), max(places[0], places[-1]) + 1
         ascending = np.arange(low, high, abs(places.step), dtype=np.int64)
         if axis == 0:
@@ -299,14 +301,15 @@ def _cut(part: Any, size: int, axis: int) -> _Cut:
             f"axis {axis} cannot be indexed with {part!r}: "
             "give integers, slices, lists or arrays of integers, or a one-dimensional mask"
         )
-    array = array.astype(np.int64)
     if array.size and (int(array.min()) < -size or int(array.max()) >= size):
         raise IndexError(f"index {part!r} is out of bounds for axis {axis} of size {size}")
+    array = array.astype(np.int64)
     array = np.where(array < 0, array + size, array)
     unique, inverse = np.unique(array, return_inverse=True)
     inverse = inverse.reshape(array.shape)
     if not unique.size:
         return _Cut(unique, (0, 0), inverse)
-    low, high = int(unique[0]), int(unique[-1]) + 1
+    # Every channel is read.
+    low, high = (0, size) if axis == 3 else (int(unique[0]), int(unique[-1]) + 1)
     inner = inverse if axis == 0 else array - low
     return _Cut(unique, (low, high), inner if array.ndim else int(inner))

@@ -6,6 +6,7 @@ nothing here loops over frames in Python.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -76,7 +77,7 @@ class _Column:
         if not len(ordered) or value != value:
             return None
         integers = ordered.dtype.kind == "i"
-        key = ordered.dtype.type(np.floor(value) if integers else value)
+        key = ordered.dtype.type(math.floor(value) if integers else value)
         above = int(np.searchsorted(ordered, key, side="right"))
         candidates = []
         if above < len(ordered):
@@ -91,10 +92,17 @@ class _Column:
     def range(self, start: float, stop: float) -> Int64s:
         """The positions with start <= value < stop, in recording order."""
         ordered, positions = self._sorted
+        if not start < stop:
+            return np.empty(0, np.int64)
         low, high = np.searchsorted(ordered, np.array([start, stop], ordered.dtype))
         if positions is None:
-            return np.arange(low, max(low, high), dtype=np.int64)
+            return np.arange(low, high, dtype=np.int64)
         return np.sort(positions[low:high])
+
+
+def _plain(value: float) -> float:
+    """A NumPy scalar as a Python number, whose arithmetic is exact."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _distance(a: float, b: float) -> Fraction | float:
@@ -206,6 +214,7 @@ class FrameIndex:
 
     def position_of_number(self, frame_number: float) -> int | None:
         """Return the first position with this frame number, or None."""
+        frame_number = _plain(frame_number)
         if not len(self) or not _INT64.min <= frame_number <= _INT64.max:
             return None
         value = int(frame_number)
@@ -216,7 +225,7 @@ class FrameIndex:
 
         On a tie, the first in recording order.
         """
-        return self._by_number.nearest(min(max(frame_number, _INT64.min), _INT64.max))
+        return self._by_number.nearest(min(max(_plain(frame_number), _INT64.min), _INT64.max))
 
     def position_of_time(self, frame_time: float) -> int | None:
         """Return the first position with exactly this frame time, or None."""
@@ -282,6 +291,10 @@ def _column(values: ArrayLike, dtype: type[_Scalar], name: str) -> NDArray[_Scal
         raise InvalidMetadataError(
             f"the column {name} has shape {array.shape} and dtype {array.dtype}; "
             f"it must be one-dimensional and fit {np.dtype(dtype)}"
+        )
+    if dtype is np.int64 and array.dtype.kind == "u" and array.size and array.max() > _INT64.max:
+        raise InvalidMetadataError(
+            f"the column {name} holds {array.max()}, more than 64-bit integers"
         )
     column = np.ascontiguousarray(array, dtype)
     if column is values or column.base is not None:

@@ -32,7 +32,7 @@ def encodings() -> Mapping[str, int]:
     Mapping[str, int]
         From the name (``cv_bayerrg``) to OpenCV's code (``cv2.COLOR_BayerRG2BGR``). The names are
         OpenCV's, in lower case and without underscores, as in imgstore; variants by method keep it
-        as a suffix, except the demosaicing variants of Bayer patterns and the FULL ones.
+        as a suffix, except the demosaicing variants of Bayer patterns.
     """
     import cv2
 
@@ -43,7 +43,7 @@ def encodings() -> Mapping[str, int]:
             continue
         code = "cv_" + match["codec"].lower().replace("_", "")
         if method := match["method"]:
-            if "bayer" in code or method == "FULL":
+            if "bayer" in code:
                 continue
             code += "_" + method.lower().replace("_", "")
         table[code] = int(getattr(cv2, name))

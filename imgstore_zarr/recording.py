@@ -105,7 +105,7 @@ class RecordingInfo:
     user_metadata
         The user's own mapping.
     lossless
-        Whether the pixels are those that were given.
+        Whether the pixels, decoded from their encoding, are those that were given.
     """
 
     name: str

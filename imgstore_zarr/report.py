@@ -129,8 +129,10 @@ def make_report(
     ahead, behind = number[1:] > number[:-1], number[1:] < number[:-1]
     steps = number[1:].view(np.uint64) - number[:-1].view(np.uint64)
     places = np.flatnonzero(ahead & (steps > 1))
-    intervals = np.diff(time)
-    steady = intervals[ahead & (steps == 1)]
+    with np.errstate(invalid="ignore"):  # times that are not finite have no distance
+        intervals = np.diff(time)
+        steady = intervals[ahead & (steps == 1)]
+        jitter = float(np.std(steady)) if len(steady) else float("nan")
     finite = time[np.isfinite(time)]
     gaps = tuple(
         Gap(int(i) + 1, int(number[i]), int(number[i + 1]), int(steps[i]) - 1, float(intervals[i]))
@@ -144,7 +146,7 @@ def make_report(
         chunk_count=len(index.chunk_starts),
         duration=float(finite.max() - finite.min()) if len(finite) else 0.0,
         interval=float(np.median(intervals)) if len(intervals) else float("nan"),
-        jitter=float(np.std(steady)) if len(steady) else float("nan"),
+        jitter=jitter,
         longest_interval=float(np.max(steady)) if len(steady) else float("nan"),
         gaps=gaps,
         dropped=sum(gap.missing for gap in gaps),

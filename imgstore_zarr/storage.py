@@ -224,7 +224,9 @@ class StoreBlob:
         """Return the last bytes, by a suffix request."""
         from zarr.abc.store import SuffixByteRequest
 
-        return _get(self.store, self.key, SuffixByteRequest(nbytes))
+        data = _get(self.store, self.key, SuffixByteRequest(nbytes))
+        # Asked for more than there is, zarr's MemoryStore gives less than there is.
+        return data if len(data) == nbytes else _get(self.store, self.key, None)[-nbytes:]
 
     def read_into(self, offset: int, buffers: Sequence[NDArray[np.uint8]]) -> int:
         """Read one range and hand it out."""

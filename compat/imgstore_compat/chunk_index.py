@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Collection, Sequence
 
@@ -14,6 +15,15 @@ from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.storage import Location
 
 SUFFIXES = (".npz", ".yaml")
+
+# The npy format, versions 1 and 2, of a one-dimensional array of integers or floats:
+# https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+_NPY = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|\x02\x00....)"
+    rb"\{'descr': '(?P<descr>[<>|=][iuf][1248])', 'fortran_order': (?:True|False), "
+    rb"'shape': \((?P<count>\d+),\), \} *\n",
+    re.DOTALL,
+)
 
 Columns = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Frame numbers and frame times of a chunk."""
@@ -63,8 +73,18 @@ def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> C
 
 
 def _from_npz(data: bytes) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as members:
-        return members["frame_number"], members["frame_time"]
+    with zipfile.ZipFile(io.BytesIO(data)) as members:
+        return _column(members, "frame_number"), _column(members, "frame_time")
+
+
+def _column(members: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
+    # np.load parses the header with ast, which Python 3.11 cannot do in several threads at once
+    # ("AST constructor recursion depth mismatch"), and which takes longer than all the rest.
+    data = members.read(f"{name}.npy")
+    match = _NPY.match(data)
+    if match is None:
+        raise ValueError(f"{name} is no column of numbers")
+    return np.frombuffer(data, match["descr"].decode(), int(match["count"]), match.end())
 
 
 def _from_yaml(data: bytes) -> tuple[list[int], list[float]]:

@@ -109,10 +109,13 @@ class VideoFrames:
             if file is None:
                 file = self._files[chunk] = self._open(chunk)
             self._files.move_to_end(chunk)
-            # A thread that still reads the file keeps it alive; it is closed when it is let go.
-            while len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
-            return file
+            forgotten = None
+            if len(self._files) > OPEN_FILES:
+                _, forgotten = self._files.popitem(last=False)
+        if forgotten is not None:
+            # Waits for a thread that is reading it just now.
+            forgotten.close()
+        return file
 
     def _open(self, chunk: int) -> VideoFile:
         number = int(self._numbers[chunk])

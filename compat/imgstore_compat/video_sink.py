@@ -158,10 +158,11 @@ def encoder_options(spec: RecordingSpec) -> EncoderOptions:
     for name in ("inner_chunks", "durable"):
         if getattr(spec, name):
             raise UnsupportedFormatError(f"{name} is for Zarr formats, not {spec.format}")
-    try:
-        return EncoderOptions(**spec.options)
-    except TypeError as error:
-        known = ", ".join(EncoderOptions.__dataclass_fields__)
-        raise UnsupportedFormatError(
-            f"unknown option for {spec.format} ({error}); known are {known}"
-        ) from error
+    mjpeg = CODECS[spec.format] == "mjpeg"
+    known = ["fps"] if mjpeg else list(EncoderOptions.__dataclass_fields__)
+    for name in spec.options:
+        if name not in known:
+            raise UnsupportedFormatError(
+                f"{spec.format} has no option {name!r}; known are {', '.join(known)}"
+            )
+    return EncoderOptions(**spec.options)

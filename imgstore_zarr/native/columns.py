@@ -26,8 +26,10 @@ from imgstore_zarr.native.metadata import (
     COLUMN_CHUNK,
     array_metadata,
     column_metadata,
+    parse_dtype,
+    parse_shape,
 )
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Location, access_error
 
 Record = dict[str, Any]
 
@@ -49,13 +51,22 @@ class ColumnWriter:
         Of the values, little endian.
     row
         Shape of one value: () or (bytes,).
+    durable
+        Whether what is written must survive power loss.
     """
 
     def __init__(
-        self, location: Location, name: str, dtype: np.dtype[Any], row: tuple[int, ...] = ()
+        self,
+        location: Location,
+        name: str,
+        dtype: np.dtype[Any],
+        row: tuple[int, ...] = (),
+        *,
+        durable: bool = False,
     ) -> None:
         self._location = location
         self._name = name
+        self._durable = durable
         self._tail = np.zeros((chunk_length(row), *row), dtype)
         self._count = 0
         self._written = 0
@@ -65,7 +76,7 @@ class ColumnWriter:
         cls, location: Location, name: str, dtype: np.dtype[Any], unchanged: int
     ) -> ColumnWriter:
         """Return a writer that goes on at the start of the chunk of the first changed value."""
-        writer = cls(location, name, dtype)
+        writer = cls(location, name, dtype, durable=True)
         writer._count = writer._written = unchanged - unchanged % len(writer._tail)
         return writer
 
@@ -83,18 +94,18 @@ class ColumnWriter:
         self._tail[place] = value
         self._count += 1
 
-    def write(self, *, durable: bool = False) -> None:
+    def write(self) -> None:
         """Write the last chunk, where it has changed. Until the shape is committed nobody looks."""
         if self._written == self._count:
             return
         key = _chunk_key(self._name, (self._count - 1) // len(self._tail), self._tail.ndim)
-        self._location.write(key, encode_column(self._tail), durable=durable)
+        self._location.write(key, encode_column(self._tail), durable=self._durable)
         self._written = self._count
 
 
 def chunk_length(row: tuple[int, ...]) -> int:
     """Return how many values a chunk of a column holds: fewer where they are wide."""
-    return max(1, COLUMN_CHUNK // math.prod(row))
+    return max(1, COLUMN_CHUNK // max(1, math.prod(row)))
 
 
 def _chunk_key(name: str, chunk: int, ndim: int) -> str:
@@ -130,7 +141,9 @@ def read_column(
                 f"{location.name}: {key} is missing, which holds {name} from position {start} on; "
                 "restore it from a backup"
             ) from error
-        except DecodeError as error:
+        except PermissionError as error:
+            raise access_error(location, f"reading {key}", error) from error
+        except (DecodeError, OSError) as error:
             raise CorruptChunkError(
                 f"{location.name}: {key}, which holds {name} from position {start} on, is damaged "
                 f"({error}); restore it from a backup"
@@ -191,7 +204,8 @@ def _kind(value: Any) -> str:
 
 
 def _json_bytes(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    # ASCII, since Python's strings can hold what UTF-8 cannot.
+    return json.dumps(value).encode()
 
 
 def write_extra(
@@ -275,8 +289,8 @@ def read_extra(
     columns: dict[str, NDArray[Any] | list[Any]] = {}
     for name, document in documents.items():
         try:
-            count, *row = (int(n) for n in document["shape"])
-            dtype = np.dtype(document["data_type"])
+            count, *row = parse_shape(document["shape"])
+            dtype = parse_dtype(document["data_type"])
             is_json = ATTRIBUTE in document["attributes"]
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidMetadataError(

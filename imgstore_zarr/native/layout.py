@@ -112,9 +112,10 @@ class ZarrLayout:
     def open(self, location: Location) -> Parts:
         """Open a recording; see `Layout.open`."""
         try:
-            recording = parse(location.name, location.read(GROUP_KEY))
-        except PermissionError as error:
+            text = location.read(GROUP_KEY)
+        except OSError as error:
             raise access_error(location, "reading", error) from error
+        recording = parse(location.name, text)
         count = recording.frame_count
         columns = {
             name: read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import operator
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from imgstore_zarr.errors import (
 )
 from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC, InnerCodec
 from imgstore_zarr.native.shards import ShardGeometry
+from imgstore_zarr.pixels import is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 
 LAYOUT_VERSION = 1
@@ -36,6 +38,22 @@ COLUMNS: Mapping[str, np.dtype[Any]] = {
     "frame_number": np.dtype("<i8"),
     "frame_time": np.dtype("<f8"),
 }
+
+
+def parse_dtype(name: Any) -> np.dtype[Any]:
+    """Return the dtype of a Zarr data type that is written here; ValueError for any other."""
+    dtype: np.dtype[Any] = np.dtype(name)
+    if name != dtype.name or dtype.kind not in "iufb" or dtype.itemsize > 8:
+        raise ValueError(f"the data type {name!r}")
+    return dtype
+
+
+def parse_shape(sizes: Any) -> tuple[int, ...]:
+    """Return a shape as ``zarr.json`` gives it; ValueError or TypeError where it is none."""
+    shape = tuple(operator.index(size) for size in sizes)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"the shape {shape}")
+    return shape
 
 
 def dump_json(document: Mapping[str, Any]) -> bytes:
@@ -178,7 +196,7 @@ def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> 
         imgshape=stored_shape if converted else None,
         encoding=None if converted else spec.encoding,
         chunksize=chunksize,
-        lossless=True,
+        lossless=_keeps_pixels(spec.imgshape, stored_shape),
     )
     attributes = {
         ATTRIBUTE: {
@@ -197,6 +215,11 @@ def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> 
         "coordinates": " ".join(COLUMNS),
     }
     return ZarrRecording(info, geometry, 0, attributes)
+
+
+def _keeps_pixels(imgshape: tuple[int, ...], stored_shape: tuple[int, ...]) -> bool:
+    """False for colour that is stored as gray (``pgm``)."""
+    return not (is_color(imgshape) and len(stored_shape) == 2)
 
 
 def _default_chunksize(shape: tuple[int, ...], dtype: np.dtype[Any], group: int) -> int:
@@ -253,7 +276,7 @@ def parse(name: str, text: bytes) -> ZarrRecording:
         )
     try:
         return _recording(name, attributes, nodes)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         if isinstance(error, InvalidMetadataError | UnsupportedFormatError):
             raise
         raise InvalidMetadataError(
@@ -264,7 +287,7 @@ def parse(name: str, text: bytes) -> ZarrRecording:
 def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> ZarrRecording:
     ours = attributes[ATTRIBUTE]
     geometry, frame_count = _geometry(name, nodes["image"])
-    lengths = {key: int(nodes[key]["shape"][0]) for key in ("image", *COLUMNS)}
+    lengths = {key: parse_shape(nodes[key]["shape"])[0] for key in ("image", *COLUMNS)}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{key} {length}" for key, length in lengths.items())
         raise InvalidMetadataError(
@@ -279,11 +302,18 @@ def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> 
                     f"{name}: the {part} of {key} is {nodes[key][part]}, not {expected[part]}: "
                     "it was rewritten by another program; copy the recording with that"
                 )
+    imgshape = parse_shape(ours["imgshape"])
+    if imgshape[:2] != geometry.image_shape[:2]:
+        raise InvalidMetadataError(
+            f"{name}: zarr.json gives images the shape {imgshape}, but stores {geometry.image_shape}"
+        )
+    if not isinstance(ours["encoding"], str | None):
+        raise InvalidMetadataError(f"{name}: the encoding {ours['encoding']!r} is no name")
     info = RecordingInfo(
         name=name,
         layout="zarr",
         format=str(ours["format"]),
-        imgshape=tuple(int(n) for n in ours["imgshape"]),
+        imgshape=imgshape,
         stored_shape=geometry.image_shape,
         imgdtype=geometry.dtype.newbyteorder("="),
         encoding=ours["encoding"] or None,
@@ -292,7 +322,7 @@ def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> 
         timezone=_timezone(ours["timezone_local"]),
         uuid=ours["uuid"],
         user_metadata=dict(attributes.get("user_metadata") or {}),
-        lossless=True,
+        lossless=_keeps_pixels(tuple(ours["imgshape"]), geometry.image_shape),
     )
     extra = {
         key.removeprefix("extra/"): node for key, node in nodes.items() if key.startswith("extra/")
@@ -308,27 +338,42 @@ def _timezone(name: str) -> dt.tzinfo:
 
 
 def _geometry(name: str, node: dict[str, Any]) -> tuple[ShardGeometry, int]:
-    frame_count, *image_shape = (int(n) for n in node["shape"])
-    dtype = np.dtype(node["data_type"]).newbyteorder("<")
-    chunksize = int(node["chunk_grid"]["configuration"]["chunk_shape"][0])
+    frame_count, *image_shape = parse_shape(node["shape"])
+    dtype = parse_dtype(node["data_type"]).newbyteorder("<")
+    shard_shape = parse_shape(node["chunk_grid"]["configuration"]["chunk_shape"])
+    chunksize = shard_shape[0]
     (sharding,) = node["codecs"]
     configuration = sharding["configuration"]
+    if chunksize < 1 or len(image_shape) not in (2, 3) or min(image_shape) < 1:
+        raise InvalidMetadataError(
+            f"{name}: an image array of shape {node['shape']} in chunks of {chunksize} frames "
+            "cannot be"
+        )
     blosc = [codec for codec in configuration["codecs"] if codec["name"] == "blosc"]
     codec = InnerCodec(blosc[0]["configuration"]["cname"] if blosc else None, dtype.itemsize)
     geometry = ShardGeometry(
-        tuple(image_shape), dtype, chunksize, tuple(configuration["chunk_shape"]), codec
+        tuple(image_shape), dtype, chunksize, parse_shape(configuration["chunk_shape"]), codec
     )
     names = [codec["name"] for codec in configuration["codecs"]]
+    orders = [
+        (codec.get("configuration") or {}).get("endian", "little")
+        for codec in (configuration["codecs"][0], configuration["index_codecs"][0])
+    ]
     known = [["bytes", "crc32c"], ["bytes", "blosc", "crc32c"]]
     if (
         sharding["name"] != "sharding_indexed"
         or names not in known
         or configuration.get("index_location", "end") != "end"
         or [codec["name"] for codec in configuration["index_codecs"]] != ["bytes", "crc32c"]
+        or orders != ["little", "little"]
+        or shard_shape != geometry.shard_shape
         or node["chunk_key_encoding"]["name"] != "default"
+        or (node["chunk_key_encoding"].get("configuration") or {}).get("separator", "/") != "/"
+        or node.get("storage_transformers")
     ):
         raise UnsupportedFormatError(
-            f"{name}: the image array has codecs that another program chose ({names}); "
-            "read here are sharding_indexed with bytes, [blosc], crc32c; open it with zarr"
+            f"{name}: the image array has chunks or codecs that another program chose ({names}); "
+            "read here are shards of whole frames, sharding_indexed with bytes, [blosc], crc32c; "
+            "open it with zarr"
         )
     return geometry, frame_count

@@ -55,7 +55,7 @@ class OpenChunk:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._shard = os.open(shard_path(spool, number), flags, 0o666)
         self._journal = os.open(journal_path(spool, number), flags, 0o666)
-        self._journal_size = _write_all(self._journal, [MAGIC], 0)
+        self._journal_size = write_all(self._journal, [MAGIC], 0)
 
     def append(self, frames: NDArray[Any], numbers: Sequence[int], times: Sequence[float]) -> None:
         """Append a whole group of frames, or the last ones of the recording.
@@ -76,12 +76,12 @@ class OpenChunk:
             entries.append((size, length))
             buffers.extend(encoded)
             size += length
-        _write_all(self._shard, buffers, start)
+        write_all(self._shard, buffers, start)
         records = [
             JournalRecord(start, size - start, number, time)
             for number, time in zip(numbers, times, strict=True)
         ]
-        _write_all(self._journal, [b"".join(map(encode_record, records))], self._journal_size)
+        write_all(self._journal, [b"".join(map(encode_record, records))], self._journal_size)
         # Only now do the frames count: after a failed write the next one goes to the same place.
         self._entries[self._inner : self._inner + len(entries)] = entries
         self._inner += len(entries)
@@ -115,7 +115,7 @@ class OpenChunk:
                     entries[i] = size, length
                     buffers.extend(encoded)
                     size += length
-            _write_all(descriptor, [*buffers, encode_entries(entries)], self._size)
+            write_all(descriptor, [*buffers, encode_entries(entries)], self._size)
             os.ftruncate(descriptor, size + self._geometry.index_bytes)
             if durable:
                 os.fsync(self._shard)
@@ -127,7 +127,7 @@ class OpenChunk:
 
     def finish(self, location: Location, *, durable: bool) -> None:
         """Write the index and move the shard to its key. The journal stays until `discard`."""
-        _write_all(self._shard, [encode_entries(self._entries)], self._size)
+        write_all(self._shard, [encode_entries(self._entries)], self._size)
         os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
         if durable:
             os.fsync(self._shard)
@@ -161,7 +161,7 @@ def publish(file: Path, location: Location, key: str, *, durable: bool) -> None:
             sync_directory(directory)
 
 
-def _write_all(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
+def write_all(descriptor: int, buffers: Sequence[Any], offset: int) -> int:
     """Write all buffers at an offset; return how many bytes that is."""
     total = 0
     for i in range(0, len(buffers), 1024):

@@ -15,7 +15,7 @@ from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, Bytes, DecodeError, as_bytes, verify
 from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, decode_entries
-from imgstore_zarr.storage import Blob, Location
+from imgstore_zarr.storage import Blob, Location, access_error
 
 OPEN_SHARDS = 32
 """How many shards one source keeps open, with their indexes."""
@@ -188,7 +188,7 @@ class ZarrFrames:
             got = shard.blob.read_into(offset, buffers)
         except FileNotFoundError as error:
             raise self._missing(chunk, position) from error
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise self._corrupt(chunk, position, f"it cannot be read ({error})") from error
         if got != wanted:
             raise self._corrupt(
@@ -222,6 +222,11 @@ class ZarrFrames:
             footer = blob.tail(self._geometry.index_bytes)
         except FileNotFoundError as error:
             raise self._missing(chunk, position) from error
+        except PermissionError as error:
+            key = self._geometry.key(chunk)
+            raise access_error(self._location, f"reading {key}", error) from error
+        except OSError as error:
+            raise self._corrupt(chunk, position, f"it cannot be read ({error})") from error
         try:
             return _Shard(blob, decode_entries(footer, self._geometry))
         except DecodeError as error:

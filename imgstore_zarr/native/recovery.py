@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,9 @@ def repair(location: Location) -> tuple[Problem, ...]:
             start = chunk * recording.geometry.chunksize
             written = decode_journal(journal_path(spool, chunk).read_bytes())
             whole = _rebuild(location, recording.geometry, spool, chunk, written)
-            if whole < len(written):
-                problems.append(_damaged(location, chunk, start + whole, len(written) - whole))
+            lost = start + len(written) - max(start + whole, count)
+            if lost > 0:
+                problems.append(_damaged(location, chunk, start + len(written) - lost, lost))
             if start + whole > count:
                 records, count = written[count - start : whole], start + whole
         _commit(location, recording, count, records)
@@ -72,8 +75,8 @@ def _rebuild(
     """Give the open shard its index and move it to its key; return how many frames are whole."""
     path = shard_path(spool, chunk)
     if not path.exists():
-        # The writer had moved it, complete, before it was interrupted.
-        return len(records)
+        # The writer, or an earlier repair, had moved it before it was interrupted.
+        return min(_published(location, geometry, chunk), len(records))
     data: NDArray[np.uint8] = (
         np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
     )
@@ -91,24 +94,33 @@ def _rebuild(
             size += record.length
         whole += 1
     del data
-    if whole and not _published(location, geometry, chunk, whole):
+    # A flush also publishes groups that are not full, so that the key may hold more.
+    if whole and _published(location, geometry, chunk) <= _frames(geometry, inner):
+        if whole < len(records):
+            shutil.copyfile(path, spool / f"{chunk}.damaged")
         with path.open("r+b") as file:
             file.truncate(size)
             file.seek(size)
             file.write(encode_entries(entries))
+            file.flush()
+            os.fsync(file.fileno())
         publish(path, location, geometry.key(chunk), durable=True)
     return whole
 
 
-def _published(location: Location, geometry: ShardGeometry, chunk: int, frames: int) -> bool:
-    """Whether the key holds more frames already: a flush also publishes groups that are not full."""
+def _published(location: Location, geometry: ShardGeometry, chunk: int) -> int:
+    """How many frames the shard at the chunk's key has room for; none where there is no whole one."""
     try:
         footer = location.open(geometry.key(chunk)).tail(geometry.index_bytes)
         entries = decode_entries(footer, geometry)
     except (FileNotFoundError, DecodeError):
-        return False
-    inner = int(np.count_nonzero(entries[:, 0] != MISSING))
-    return inner // geometry.tiles * geometry.group_frames > frames
+        return 0
+    return _frames(geometry, int(np.count_nonzero(entries[:, 0] != MISSING)))
+
+
+def _frames(geometry: ShardGeometry, inner: int) -> int:
+    """How many frames some inner chunks have room for."""
+    return inner // geometry.tiles * geometry.group_frames
 
 
 def _inner_chunks(
@@ -164,7 +176,7 @@ def rewrite_column(
     writer = ColumnWriter.resumed(location, name, dtype, unchanged)
     for value in values[writer.count :]:
         writer.append(value)
-    writer.write(durable=True)
+    writer.write()
 
 
 def _damaged(location: Location, chunk: int, position: int, frames: int) -> Problem:
@@ -178,6 +190,8 @@ def _damaged(location: Location, chunk: int, position: int, frames: int) -> Prob
 
 def _remove(location: Location, spool: Path, *, keep: bool) -> None:
     assert location.path is not None
+    for unfinished in location.path.rglob(".new-*"):
+        unfinished.unlink()
     if keep:
         target = location.path / SET_ASIDE
         target.mkdir(exist_ok=True)

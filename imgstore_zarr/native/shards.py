@@ -34,6 +34,10 @@ ShardEntries = NDArray[np.uint64]
 """uint64 (inner chunk, 2): offset and size of each inner chunk, MISSING where there is none."""
 
 
+# An index of 256 MiB.
+_MAX_INNER_CHUNKS = 2**24
+
+
 class Tile(NamedTuple):
     """One inner chunk's place in an image: its number within the frame group, and its slices."""
 
@@ -75,6 +79,11 @@ class ShardGeometry:
             raise UnsupportedFormatError(
                 f"chunksize {self.chunksize} is not a multiple of the {self.inner_shape[0]} frames "
                 "of an inner chunk"
+            )
+        if self.inner_count > _MAX_INNER_CHUNKS:
+            raise UnsupportedFormatError(
+                f"a chunk of {self.chunksize} frames has {self.inner_count} inner chunks, more than "
+                f"the {_MAX_INNER_CHUNKS} whose index fits in memory; give a smaller chunksize"
             )
         if self.codec.compressor and self.inner_bytes > BLOSC_MAX_BYTES:
             raise UnsupportedFormatError(
@@ -198,7 +207,7 @@ def decode_entries(footer: bytes, geometry: ShardGeometry) -> ShardEntries:
     Raises
     ------
     DecodeError
-        It is cut off, or its checksum is wrong.
+        It is cut off, its checksum is wrong, or inner chunks overlap.
     """
     if len(footer) != geometry.index_bytes:
         raise DecodeError(
@@ -211,4 +220,8 @@ def decode_entries(footer: bytes, geometry: ShardGeometry) -> ShardEntries:
     except DecodeError as error:
         raise DecodeError(f"the index at its end is damaged: {error}") from error
     entries = np.frombuffer(footer, "<u8", geometry.inner_count * 2).reshape(-1, 2)
+    used = entries[entries[:, 0] != MISSING]
+    used = used[np.argsort(used[:, 0], kind="stable")]
+    if bool(np.any(used[:-1, 1] > np.diff(used[:, 0]))):
+        raise DecodeError("its index gives one place to several frames")
     return entries.astype(np.uint64)

@@ -15,13 +15,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
+from imgstore_zarr.errors import RecordingExistsError, RecordingLockedError
 from imgstore_zarr.extra import dump_record
 from imgstore_zarr.native.columns import ColumnWriter, Record, write_extra
-from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, ZarrRecording
-from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk
+from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
+from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk, write_all
 from imgstore_zarr.recording import RecordingInfo
-from imgstore_zarr.storage import METADATA_FILES, Location, access_error
+from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
 
 _LOCK = "lock"
 _EXTRA = "extra.jsonl"
@@ -39,7 +39,10 @@ class Lock:
     """
 
     def __init__(self, location: Location, spool: Path) -> None:
-        self._descriptor = os.open(spool / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._descriptor = os.open(spool / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError as error:
+            raise access_error(location, "locking", error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -82,24 +85,43 @@ class ZarrSink:
         self._group = np.empty((geometry.group_frames, *geometry.image_shape), geometry.dtype)
         try:
             self._spool = _make_spool(location)
-            self._lock = Lock(location, self._spool)
+        except FileExistsError as error:
+            raise exists_error(location, INFLIGHT) from error
+        except OSError as error:
+            raise access_error(location, "writing", error) from error
+        self._lock = Lock(location, self._spool)
+        try:
             self._begin()
             self._commit()
             location.write("metadata.yaml", _signpost(recording), durable=durable)
-        except ImgStoreError:
-            raise
+            if durable and location.path is not None:
+                sync_directory(location.path.parent)
         except OSError as error:
+            self._abandon()
             raise access_error(location, "writing", error) from error
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Leave nothing of a recording that could not be begun."""
+        nodes = (f"{name}/{GROUP_KEY}" for name in ("image", *COLUMNS))
+        for key in (*METADATA_FILES, *nodes):
+            self._location.delete(key)
+        self._lock.release()
+        shutil.rmtree(self._spool)
 
     def _begin(self) -> None:
         self._committed = -1
         self._count = 0
         self._pending: list[tuple[int, float]] = []
         self._columns = {
-            name: ColumnWriter(self._location, name, dtype) for name, dtype in COLUMNS.items()
+            name: ColumnWriter(self._location, name, dtype, durable=self._durable)
+            for name, dtype in COLUMNS.items()
         }
         self._chunk: OpenChunk | None = None
         self._extra: int | None = None
+        self._extra_size = 0
         self._extra_documents: dict[str, dict[str, Any]] = {}
 
     @property
@@ -119,7 +141,11 @@ class ZarrSink:
             self._group[len(self._pending)] = pixels
             self._pending.append((frame_number, frame_time))
             if len(self._pending) == geometry.group_frames:
-                self._append_pending(self._chunk)
+                try:
+                    self._append_pending(self._chunk)
+                except BaseException:
+                    self._pending.pop()
+                    raise
         self._count += 1
         self._columns["frame_number"].append(frame_number)
         self._columns["frame_time"].append(frame_time)
@@ -145,7 +171,7 @@ class ZarrSink:
     def _commit(self) -> None:
         """Make the data that has been published count: coordinates, shapes, commit record."""
         for column in self._columns.values():
-            column.write(durable=self._durable)
+            column.write()
         documents = self._recording.documents(self._count, self._extra_documents)
         for key, document in documents.items():
             self._location.write(key, document, durable=self._durable)
@@ -154,9 +180,10 @@ class ZarrSink:
     def add_extra(self, record: Record) -> None:
         """Append one record of extra data, as a line of JSON."""
         if self._extra is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
-        os.write(self._extra, dump_record(record).encode() + b"\n")
+        line = dump_record(record).encode() + b"\n"
+        self._extra_size += write_all(self._extra, [line], self._extra_size)
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""
@@ -180,6 +207,8 @@ class ZarrSink:
         if self._extra is not None:
             os.close(self._extra)
             (self._spool / _EXTRA).unlink()
+            if self._location.path is None:
+                self._location.delete(EXTRA_KEY)
         self._begin()
         # First the commit record: from then on nobody looks at what is deleted.
         self._commit()
@@ -188,15 +217,18 @@ class ZarrSink:
 
     def close(self) -> None:
         """Finish the recording: the last chunk, the extra data, the commit record."""
-        if self._chunk is not None:
-            self._finish_chunk()
-        if self._extra is not None:
-            os.close(self._extra)
-            self._extra = None
-            lines = self._spool / _EXTRA
-            self._extra_documents = write_extra(self._location, lambda: extra_lines(lines))
-            self._commit()
-        self._lock.release()
+        try:
+            if self._chunk is not None:
+                self._finish_chunk()
+            if self._extra is not None:
+                os.close(self._extra)
+                self._extra = None
+                lines = self._spool / _EXTRA
+                self._extra_documents = write_extra(self._location, lambda: extra_lines(lines))
+                self._commit()
+        finally:
+            # Whatever went wrong, a repair may now try.
+            self._lock.release()
         shutil.rmtree(self._spool)
         if self._location.path is None:
             self._location.delete(INFLIGHT)
@@ -207,12 +239,17 @@ def refuse_existing(location: Location) -> None:
     try:
         for key in (*METADATA_FILES, INFLIGHT):
             if location.exists(key):
-                raise RecordingExistsError(
-                    f"{location.name} already holds a recording (it has {key}), which is never "
-                    "overwritten; choose another place, or remove it first"
-                )
+                raise exists_error(location, key)
     except PermissionError as error:
         raise access_error(location, "looking for a recording", error) from error
+
+
+def exists_error(location: Location, key: str) -> RecordingExistsError:
+    """Return the error for a location where a key shows that it holds a recording."""
+    return RecordingExistsError(
+        f"{location.name} already holds a recording (it has {key}), which is never overwritten; "
+        "choose another place, or remove it first"
+    )
 
 
 def _make_spool(location: Location) -> Path:
@@ -238,14 +275,18 @@ def _signpost(recording: ZarrRecording) -> bytes:
 
 
 def extra_lines(path: Path) -> Iterator[Record]:
-    """Iterate over the records in a file of JSON lines, up to the first that was cut off."""
+    """Iterate over the records in a file of JSON lines, up to the first that is not whole."""
     with path.open("rb") as file:
         yield from parse_lines(file)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Parse JSON lines, up to the first that was cut off."""
+    """Parse JSON lines, up to the first that is not whole."""
     for line in lines:
         if not line.endswith(b"\n"):
             return
-        yield json.loads(line)
+        try:
+            record: Record = json.loads(line)
+        except ValueError:
+            return
+        yield record

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
-from imgstore_zarr.video.packets import PacketTable, media_packets, read_packet_table
+from imgstore_zarr.video.packets import NO_TIMESTAMP, PacketTable, media_packets, read_packet_table
 
 if TYPE_CHECKING:
     from av.packet import Packet as AnyPacket
@@ -42,15 +42,23 @@ class Decoder:
     def __init__(self, path: str, name: str, table: PacketTable | None = None) -> None:
         self.name = name
         self._path = path
+        self._packets: Iterator[Packet] = iter(())
+        self._ready: deque[tuple[int, VideoFrame]] = deque()
         self._open()
         self.table = table or self._read_table()
         self._damaged = np.zeros(len(self.table.pts), bool)
         self._reason = ""
+        for rank in np.flatnonzero(self.table.corrupt).tolist():
+            self._damage(rank, "its data are cut off")
         self._prime()
 
     def _open(self) -> None:
         import av
 
+        # What FFmpeg has to say reaches the caller as an error, not stderr; whoever has chosen a
+        # level wants to see it.
+        if av.logging.get_level() is None:
+            av.logging.set_level(av.logging.PANIC)
         try:
             self._container = av.open(self._path)
         except FileNotFoundError as error:
@@ -101,30 +109,19 @@ class Decoder:
 
         x264 writes its build number there, and the decoder corrects errors of old builds by it.
         """
-        packets = media_packets(self._container, self._stream)
-        for packet in packets:
-            self._send(packet, 0)
-            break
-        self._restart()
-
-    def _restart(self) -> None:
-        """Stand at the first packet, by opening the file again but keeping the decoder's state."""
+        self._send(next(media_packets(self._container, self._stream)), 0)
         self._stand_at(0)
 
     def _stand_at(self, rank: int) -> None:
         """Make `rank` the next packet that is sent."""
         import av
 
-        self._ready: deque[tuple[int, VideoFrame]] = deque()
+        self._ready.clear()
         self._context.flush_buffers()
         self._next = rank
         self._last = -1
         self._finished = False
-        self._packets: Iterator[Packet] = iter(())
-        table = self.table
-        stamps = [int(table.dts[rank]), int(table.pts[rank]), int(table.dts[0]), int(table.pts[0])]
-        stamps += [min(stamps) - 1] if rank == 0 else []
-        for stamp in stamps:
+        for stamp in self._stamps_before(rank):
             try:
                 self._container.seek(stamp, stream=self._stream)
                 self._packets = media_packets(self._container, self._stream)
@@ -132,9 +129,21 @@ class Decoder:
                     return
             except av.FFmpegError:
                 continue
+        # Not every container can be searched: from the start it can be read again.
+        self._container.close()
+        self._open()
+        self._packets = media_packets(self._container, self._stream)
+        if self._skip_to(rank):
+            return
         raise CorruptChunkError(
             f"{self.name}: packet {rank} cannot be reached again; the file changed or is damaged"
         )
+
+    def _stamps_before(self, rank: int) -> list[int]:
+        """Timestamps by which a demuxer may find a packet, or one before it."""
+        table = self.table
+        stamps = [int(column[i]) for i in (rank, 0) for column in (table.dts, table.pts)]
+        return [stamp for stamp in stamps if stamp != NO_TIMESTAMP]
 
     def _skip_to(self, rank: int) -> bool:
         """Skip packets up to a rank; False where the demuxer stands behind it."""
@@ -249,6 +258,9 @@ class Decoder:
 
     def close(self) -> None:
         """Close the file."""
+        # What is still to be demuxed or handed out refers to the container, which refers to it.
+        self._packets = iter(())
+        self._ready.clear()
         self._container.close()
 
 

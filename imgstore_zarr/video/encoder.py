@@ -26,7 +26,7 @@ class EncoderOptions:
     fps
         Frames per second that players show; frame times are in the index, not here.
     crf
-        Constant rate factor of x264: 0 is lossless, 18 looks the same as the source.
+        Constant rate factor of x264, 0 (best) to 51; 18 looks the same as the source.
     preset
         Speed against size, as x264 names it.
     gop

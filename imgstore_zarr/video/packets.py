@@ -64,6 +64,8 @@ class PacketTable:
         bool (packet,), whether the packet gives a frame (an edit list may discard it).
     entry_flags
         bool (packet,), whether decoding may start at the packet, as far as its own content says.
+    corrupt
+        bool (packet,), whether the demuxer found the packet to be cut off.
     """
 
     pts: Int64s
@@ -72,6 +74,7 @@ class PacketTable:
     size: Int64s
     shown: NDArray[np.bool_]
     entry_flags: NDArray[np.bool_]
+    corrupt: NDArray[np.bool_]
     _ranks: dict[tuple[int, int, int, int], int] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -163,10 +166,11 @@ def read_packet_table(container: InputContainer, stream: VideoStream) -> PacketT
     """Demux a stream from where the container stands to its end."""
     codec = stream.codec_context.name
     extradata = stream.codec_context.extradata or b""
-    keys, shown, entries = [], [], []
+    keys, shown, entries, corrupt = [], [], [], []
     for packet in media_packets(container, stream):
         keys.append(_key(packet))
         shown.append(not packet.is_discard)
+        corrupt.append(packet.is_corrupt)
         entries.append(packet.is_keyframe and _is_entry(codec, extradata, packet))
     pts, dts, pos, size = np.array(keys, np.int64).reshape(-1, 4).T.copy()
     return PacketTable(
@@ -176,6 +180,7 @@ def read_packet_table(container: InputContainer, stream: VideoStream) -> PacketT
         size,
         shown=np.array(shown, bool),
         entry_flags=np.array(entries, bool),
+        corrupt=np.array(corrupt, bool),
     )
 
 

@@ -1,0 +1,107 @@
+"""The commands, and what all of them have in common.
+
+``--help`` must be there at once, so each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imgstore_zarr._version import __version__
+from imgstore_zarr.errors import ImgStoreError
+
+
+@dataclass
+class Settings:
+    """The options that stand before the command."""
+
+    debug: bool = False
+
+
+app = typer.Typer(
+    help="Scientific video as Zarr v3 recordings, and as Motif and imgstore write it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgstore-zarr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Read the options that stand before the command."""
+    context.obj.debug = debug
+
+
+@app.command()
+def info(
+    recording: Annotated[
+        str, typer.Argument(metavar="PATH", help="A recording, or its metadata file.")
+    ],
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+    ] = False,
+) -> None:
+    """Say what a recording holds, and how it went.
+
+    Reads metadata and index, no pixels. Gaps, drops and missing chunks are listed; they do not change
+    the exit code.
+    """
+    from imgstore_zarr.cli.info import print_info
+
+    print_info(recording, as_json=json)
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(help="Where the recordings and the figure go.")
+    ] = Path("imgstore-demo"),
+    frames: Annotated[int, typer.Option(min=10, help="Frames to record.")] = 600,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=48, max=4096, metavar="PIXELS", help="Height of an image; its width is 4/3 of it."
+        ),
+    ] = 480,
+) -> None:
+    """Record a synthetic experiment twice and compare.
+
+    The same frames are written as Motif mp4 chunks and as Zarr, read back through xarray and dask,
+    compared in a table, and drawn as a figure. Needs dask and matplotlib. Nothing is overwritten.
+    """
+    from imgstore_zarr.cli.demo import run_demo
+
+    run_demo(directory, frames, size)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and exit code 1."""
+    settings = Settings()
+    try:
+        app(obj=settings)
+    except (ImgStoreError, OSError) as error:
+        if settings.debug:
+            raise
+        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
+        sys.exit(1)

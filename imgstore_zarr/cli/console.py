@@ -1,0 +1,77 @@
+"""How the commands write: one console, and numbers as people read them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from imgstore_zarr.storage import Location
+
+_PIPED_WIDTH = 160
+
+# A frame time outside of 1990 .. 2100 is no Unix time.
+_UNIX_TIMES = (631_152_000, 4_102_444_800)
+
+
+def make_console() -> Console:
+    """Return the console; what is piped is not cut to the width of a terminal."""
+    terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if terminal else _PIPED_WIDTH, markup=False, highlight=False)
+
+
+def bytes_text(count: int) -> str:
+    """Return a size with a binary unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as seconds, and from a minute on also as hours, minutes and seconds."""
+    if seconds < 60:
+        return f"{seconds:.3f} s"
+    return f"{seconds:.3f} s ({dt.timedelta(seconds=round(seconds))})"
+
+
+def moment_text(moment: dt.datetime, zone: dt.tzinfo) -> str:
+    """Return a moment in a time zone, with the zone's abbreviation and name."""
+    local = moment.astimezone(zone)
+    short, name = local.strftime("%Z"), str(zone)
+    return f"{local:%Y-%m-%d %H:%M:%S} {short}" + (f" ({name})" if name != short else "")
+
+
+def frame_time_text(time: float, zone: dt.tzinfo) -> str:
+    """Return a frame time in seconds, and as a date where it can be one."""
+    if not _UNIX_TIMES[0] <= time < _UNIX_TIMES[1]:
+        return f"{time:.3f} s"
+    local = dt.datetime.fromtimestamp(time, zone)
+    return f"{time:.3f} s  {local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d} {local:%Z}"
+
+
+def size_on_disk(location: Location) -> int | None:
+    """Return the bytes of all files of a recording, or None where it is in no directory."""
+    if location.path is None:
+        return None
+    total = 0
+    for directory, _, names in os.walk(location.path):
+        for name in names:
+            # A writer at work may have renamed it since.
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(directory, name).stat().st_size
+    return total
+
+
+def limited(lines: Iterable[str], shown: int = 10) -> str:
+    """Return the first lines, and how many more there are."""
+    every = list(lines)
+    more = [f"... and {len(every) - shown} more"] if len(every) > shown else []
+    return "\n".join(every[:shown] + more)

@@ -1,0 +1,111 @@
+"""Which module may know which."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STORE = ROOT / "imgstore_zarr"
+COMPAT = ROOT / "compat" / "imgstore_compat"
+MODULES = sorted(STORE.rglob("*.py"))
+
+LONGEST = 500
+
+# A package is one floor; it has no floors within.
+FLOORS = {
+    "_version": 0,
+    "errors": 1,
+    "recording": 1,
+    "index": 1,
+    "pixels": 1,
+    "storage": 2,
+    "frames": 2,
+    "extra": 2,
+    "layouts": 2,
+    "sqlite_index": 2,
+    "video": 2,
+    "native": 3,
+    "dataarray": 3,
+    "backend_array": 3,
+    "report": 3,
+    "described": 3,
+    "store": 4,
+    "writer": 4,
+    "formats": 4,
+    "xarray_engine": 5,
+    "align": 5,
+    "convert": 5,
+    "repair": 5,
+    "verify": 5,
+    "": 5,  # imgstore_zarr itself, which hands out the names of the floors below
+    "cli": 6,
+    "testing": 6,
+    "viewer": 6,
+}
+
+
+def unit(module: str) -> str:
+    """The entry of the table for a dotted name, whose first part is imgstore_zarr."""
+    return [*module.split("."), ""][1]
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import, at whatever depth."""
+    package = name_of(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                inner = ROOT.joinpath(*source.split("."), alias.name)
+                is_module = inner.is_dir() or inner.with_suffix(".py").exists()
+                yield node.lineno, f"{source}.{alias.name}" if is_module else source
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_import_only_from_below(path: Path) -> None:
+    floor = FLOORS[unit(name_of(path))]
+    upward = [
+        f"line {line}: {module}"
+        for line, module in imported(path)
+        if module.split(".")[0] == "imgstore_zarr" and FLOORS[unit(module)] > floor
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_store_knows_nothing_of_compat(path: Path) -> None:
+    assert [m for _, m in imported(path) if m.split(".")[0] == "imgstore_compat"] == []
+    strings = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant))
+    assert not any(
+        isinstance(s.value, str) and s.value.startswith("imgstore_compat") for s in strings
+    )
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted(COMPAT.rglob("*.py"))], ids=name_of)
+def test_no_module_is_long(path: Path) -> None:
+    with path.open(encoding="utf-8") as lines:
+        assert sum(1 for _ in lines) <= LONGEST
+
+
+def test_the_reader_of_imports_sees_them_all() -> None:
+    path = STORE / "native" / "reader.py"
+    found = {module for _, module in imported(path)}
+    assert {"numpy", "threading", "imgstore_zarr.errors", "imgstore_zarr.storage"} <= found
+    # Those inside of functions too.
+    assert "imgstore_zarr.backend_array" in {m for _, m in imported(STORE / "dataarray.py")}
+    assert unit("imgstore_zarr.native.reader") == "native"
+    assert unit("imgstore_zarr") == ""

@@ -1,0 +1,570 @@
+"""Recordings in video chunks, as Motif and imgstore write them."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from numpy.typing import ArrayLike
+
+import imgstore_zarr
+from imgstore_zarr import (
+    ChunkMissingError,
+    CorruptChunkError,
+    InvalidMetadataError,
+    RecordingExistsError,
+    UnsupportedFormatError,
+    UnsupportedVersionError,
+)
+from imgstore_zarr.testing import Example, LayoutTests
+from tests.videos import KINDS, Images, Kind, encode, opencv_frames, read_barcode, scene
+
+SHAPE = (96, 128)
+PLAIN = KINDS[0]
+B_FRAMES = KINDS[1]
+
+
+def write_metadata(root: Path, user: Mapping[str, Any] | None = None, **store: Any) -> None:
+    """A ``metadata.yaml`` as Motif writes it; a key given as None is left out."""
+    keys: dict[str, Any] = {
+        "class": "VideoImgStoreFFMPEG",
+        "version": 2,
+        "format": "h264_nvenc/mp4",
+        "extension": ".mp4",
+        "imgshape": list(SHAPE),
+        "imgdtype": "uint8",
+        "chunksize": 20,
+        "encoding": "",
+        "uuid": "0123456789abcdef0123456789abcdef",
+        "created_utc": "2024-03-01T10:20:30.123456",
+        "timezone_local": "Europe/Vienna",
+    } | store
+    root.mkdir(parents=True, exist_ok=True)
+    document = {
+        **(user or {}),
+        "__store": {key: value for key, value in keys.items() if value is not None},
+    }
+    (root / "metadata.yaml").write_text(yaml.safe_dump(document))
+
+
+def write_chunk(
+    root: Path,
+    chunk: int,
+    frames: Images,
+    numbers: Sequence[int],
+    times: ArrayLike,
+    kind: Kind = B_FRAMES,
+    **members: Any,
+) -> Images:
+    """Write one chunk; return what OpenCV reads from it, (frame, y, x, 3)."""
+    path = encode(root / f"{chunk:06d}{kind.suffix}", frames, kind)
+    np.savez(path.with_suffix(".npz"), frame_number=numbers, frame_time=times, **members)
+    return opencv_frames(path)
+
+
+def gray(frames: Images) -> Images:
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames]).astype(np.uint8)
+
+
+def motif(root: Path, *, color: bool = False) -> Example:
+    """A recording of three chunks with numbers that start above 0 and a gap."""
+    write_metadata(
+        root, {"camera": "top", "gain": 3.5}, imgshape=[*SHAPE, 3] if color else list(SHAPE)
+    )
+    source = scene(50)
+    numbers = [*range(100, 130), *range(137, 157)]
+    times = [1.7e9 + number / 25 for number in numbers]
+    parts, extra = [], []
+    for chunk, start in enumerate(range(0, 50, 20)):
+        span = slice(start, start + 20)
+        parts.append(write_chunk(root, chunk, source[span], numbers[span], times[span]))
+        records = [
+            {
+                "temperature": 20 + i / 8,
+                "label": f"at {i}",
+                "frame_time": times[i],
+                "frame_number": numbers[i],
+                "frame_index": i,
+            }
+            for i in range(start, min(start + 20, 50), 5)
+        ]
+        extra += records
+        (root / f"{chunk:06d}.extra.json").write_text(json.dumps(records))
+    images = np.concatenate(parts)
+    return Example(str(root), list(images if color else gray(images)), numbers, times, extra)
+
+
+class TestGray(LayoutTests):
+    def recording(self, directory: Path) -> Example:
+        return motif(directory / "recording")
+
+
+class TestColor(LayoutTests):
+    def recording(self, directory: Path) -> Example:
+        return motif(directory / "recording", color=True)
+
+
+def small(root: Path, count: int = 6, **store: Any) -> Path:
+    write_metadata(root, **store)
+    write_chunk(root, 0, scene(count), range(count), np.arange(count) / 25, PLAIN)
+    return root
+
+
+# Metadata
+
+
+def test_metadata_of_motif(tmp_path: Path) -> None:
+    motif(tmp_path / "recording")
+    store = imgstore_zarr.open(tmp_path / "recording" / "metadata.yaml")
+    created, timezone = store.created
+    assert created == pd.Timestamp("2024-03-01T10:20:30.123456", tz="UTC")
+    assert str(timezone) == "Europe/Vienna"
+    assert store.user_metadata == {"camera": "top", "gain": 3.5}
+    assert store.uuid == "0123456789abcdef0123456789abcdef"
+    assert store.format == "h264_nvenc/mp4"
+    assert store.encoding is None
+    assert not store.lossless
+    assert store.chunks == [0, 1, 2]
+    assert store.full_path == str(tmp_path / "recording" / "metadata.yaml")
+    assert store.report().dropped == 7
+    assert store.report().ok
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        {"chunksize": 4500.0},
+        {"encoding": None},
+        {"uuid": None},
+        {"extension": None, "format": "libx264"},
+        {"class": "VideoImgStore", "format": "avc1/mp4"},
+        {"framerate": 15, "roi": [0, 0, 4, 4]},
+        {"created_utc": "2024-03-01T10:20:30+00:00"},
+    ],
+    ids=str,
+)
+def test_variants_of_metadata(tmp_path: Path, store: dict[str, Any]) -> None:
+    opened = imgstore_zarr.open(small(tmp_path / "recording", **store))
+    assert [read_barcode(image[:48]) for image, _ in opened] == list(range(6))
+    assert opened.info.chunksize == int(store.get("chunksize", 20))
+
+
+def test_old_metadata_without_a_date(tmp_path: Path) -> None:
+    named = small(tmp_path / "mouse.20190604_153015", created_utc=None, timezone_local=None)
+    write_metadata(
+        named,
+        {"timezone": "America/New_York"},
+        created_utc=None,
+        timezone_local=None,
+        format="libx264",
+    )
+    created, timezone = imgstore_zarr.open(named).created
+    assert created == pd.Timestamp("2019-06-04T19:30:15", tz="UTC")
+    assert str(timezone) == "America/New_York"
+    unnamed = small(tmp_path / "mouse", created_utc=None)
+    modified = (unnamed / "metadata.yaml").stat().st_mtime
+    assert imgstore_zarr.open(unnamed).created[0].timestamp() == pytest.approx(modified)
+
+
+def test_odd_sizes_are_cut(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording", imgshape=[97, 129], format="nvenc-h264")
+    assert imgstore_zarr.open(root).image_shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", InvalidMetadataError),
+        ("__store: {class: VideoImgStore, version: 2", imgstore_zarr.RecordingNotFoundError),
+        ("__store: {class: VideoImgStore, version: 2}", InvalidMetadataError),
+        ("__store: {class: SomethingElse, version: 2}", imgstore_zarr.RecordingNotFoundError),
+    ],
+)
+def test_damaged_metadata(tmp_path: Path, text: str, error: type[Exception]) -> None:
+    (tmp_path / "metadata.yaml").write_text(text)
+    with pytest.raises(imgstore_zarr.ImgStoreError, match=str(tmp_path)) as caught:
+        imgstore_zarr.open(tmp_path)
+    assert isinstance(caught.value, error | imgstore_zarr.RecordingNotFoundError)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedVersionError, match="version 1"):
+        imgstore_zarr.open(small(tmp_path / "recording", version=1))
+
+
+# Chunks
+
+
+def test_numbers_of_chunks_may_start_above_zero_and_have_holes(tmp_path: Path) -> None:
+    root = tmp_path / "recording"
+    write_metadata(root)
+    frames = scene(30)
+    expected = [
+        write_chunk(root, chunk, frames[i : i + 10], range(i, i + 10), np.arange(i, i + 10) / 25)
+        for chunk, i in ((3, 0), (4, 10), (9, 20))
+    ]
+    store = imgstore_zarr.open(root)
+    assert store.chunks == [3, 4, 9]
+    np.testing.assert_array_equal(store.frames[...], gray(np.concatenate(expected)))
+    assert store.index.chunk_at(25) == (9, 5)
+
+
+def test_a_chunk_without_index_is_reported(tmp_path: Path) -> None:
+    motif(tmp_path / "recording")
+    (tmp_path / "recording" / "000001.npz").unlink()
+    store = imgstore_zarr.open(tmp_path / "recording")
+    assert store.frame_count == 30
+    assert store.chunks == [0, 2]
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-without-index", 1)
+
+
+def test_a_chunk_without_video_raises_when_it_is_read(tmp_path: Path) -> None:
+    example = motif(tmp_path / "recording")
+    (tmp_path / "recording" / "000001.mp4").unlink()
+    store = imgstore_zarr.open(tmp_path / "recording")
+    assert store.frame_count == 50
+    assert [problem.kind for problem in store.report().problems] == ["chunk-missing"]
+    with pytest.raises(ChunkMissingError, match=r"chunk 1 .*000001\.mp4"):
+        store.get_image(frame_index=25)
+    np.testing.assert_array_equal(store.get_image(frame_index=45)[0], example.images[45])
+    with pytest.raises(ChunkMissingError):
+        store.to_xarray(chunks="auto").compute()
+
+
+def test_an_empty_chunk_is_skipped(tmp_path: Path) -> None:
+    motif(tmp_path / "recording")
+    np.savez(tmp_path / "recording" / "000003.npz", frame_number=[], frame_time=[])
+    (tmp_path / "recording" / "000003.mp4").touch()
+    store = imgstore_zarr.open(tmp_path / "recording")
+    assert store.chunks == [0, 1, 2]
+    assert store.report().ok
+
+
+def test_an_index_as_yaml(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.npz").unlink()
+    index = {"frame_number": [5, 6, 7, 9, 10, 11], "frame_time": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]}
+    (root / "000000.yaml").write_text(yaml.safe_dump(index))
+    assert imgstore_zarr.open(root).get_frame_metadata() == index
+
+
+def test_other_members_of_the_index_are_never_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return (Path.touch, (Path(str(tmp_path / "exploded")),))  # type: ignore[return-value]
+
+    root = tmp_path / "recording"
+    write_metadata(root)
+    bomb = np.empty((), object)
+    bomb[()] = Bomb()
+    write_chunk(root, 0, scene(5), range(5), np.arange(5.0), encoding=bomb, imgshape=SHAPE)
+    assert imgstore_zarr.open(root).frame_count == 5
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "lengths", "missing member"])
+def test_a_damaged_index_says_so(tmp_path: Path, damage: str) -> None:
+    root = small(tmp_path / "recording")
+    path = root / "000000.npz"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "garbage":
+        path.write_bytes(b"no index")
+    elif damage == "lengths":
+        np.savez(path, frame_number=np.arange(5), frame_time=np.arange(4.0))
+    else:
+        np.savez(path, frame_number=np.arange(5))
+    with pytest.raises(CorruptChunkError, match=r"index 000000\.npz is damaged"):
+        imgstore_zarr.open(root)
+
+
+def test_an_index_of_more_frames_than_the_video_holds(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    np.savez(root / "000000.npz", frame_number=np.arange(8), frame_time=np.arange(8.0))
+    store = imgstore_zarr.open(root)
+    assert store.get_image(frame_index=5)[0].shape == SHAPE
+    with pytest.raises(CorruptChunkError, match="holds 6 frames"):
+        store.get_image(frame_index=6)
+
+
+def test_a_video_of_another_size_says_so(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording", imgshape=[48, 64])
+    with pytest.raises(CorruptChunkError, match=r"\(96, 128\).*\(48, 64\)"):
+        imgstore_zarr.open(root).get_image(frame_index=0)
+
+
+def test_few_files_are_open_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "recording"
+    write_metadata(root)
+    encode(tmp_path / "chunk.mp4", scene(4), PLAIN)
+    for chunk in range(40):
+        shutil.copy(tmp_path / "chunk.mp4", root / f"{chunk:06d}.mp4")
+        numbers = np.arange(chunk * 4, chunk * 4 + 4)
+        np.savez(root / f"{chunk:06d}.npz", frame_number=numbers, frame_time=numbers / 25)
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("open files cannot be counted here")
+    store = imgstore_zarr.open(root)
+    before = len(list(descriptors.iterdir()))
+    most = 0
+    for position in range(0, 160, 4):
+        store.get_image(frame_index=position)
+        most = max(most, len(list(descriptors.iterdir())))
+    assert most <= before + 4
+    store.close()
+    assert len(list(descriptors.iterdir())) <= before
+
+
+# Extra data
+
+
+def test_extra_data_of_motif_as_json(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    records = [
+        {"frame_index": i, "frame_number": n, "frame_time": i / 2, "sensor_time": s, "v": i}
+        for i, n, s in ((3, 13, 1.0), (1, 11, 2.0), (1, 11, 1.5), (2, -1, 0.0))
+    ]
+    (root / "000000.extra_data.json").write_text(json.dumps(records))
+    (root / "000000.extra.json").write_text("[]")
+    store = imgstore_zarr.open(root)
+    assert store.has_extra_data
+    assert store.find_extra_data_files() == [str(root / "000000.extra_data.json")]
+    table = store.get_extra_data()
+    assert table is not None
+    assert table["sensor_time"].tolist() == [1.5, 2.0, 1.0]
+
+
+def test_extra_data_of_motif_as_hdf5(tmp_path: Path) -> None:
+    # No public recording has such a file: this one follows the facts in the design.
+    root = small(tmp_path / "recording")
+    camera = np.zeros(8, [("frame_number", "<i8"), ("frame_time", "<f8"), ("frame_index", "<i8")])
+    camera["frame_number"] = [10, 11, 12, 13, 14, 15, -1, -1]
+    camera["frame_time"] = np.arange(8) / 25
+    with h5py.File(root / "000000.extra_data.h5", "w") as file:
+        file.attrs["datasets"] = np.bytes_("daq")
+        file["camera"] = camera
+        daq = file.create_dataset("daq", data=np.arange(16.0).reshape(2, 8))
+        daq.attrs["column_names"] = "left, right"
+        daq.attrs["samplerate"] = 1000.0
+        file["sample_delay"] = np.full(8, 0.25)
+    store = imgstore_zarr.open(root)
+    table = store.get_extra_data()
+    assert table is not None
+    assert table["frame_number"].tolist() == [10, 11, 12, 13, 14, 15]
+    assert table["left"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert table["right"].tolist() == [8, 9, 10, 11, 12, 13]
+    assert table["sample_delay"].tolist() == [0.25] * 6
+    assert store.get_extra_data_samplerate() == 1000
+
+
+def test_damaged_extra_data(tmp_path: Path) -> None:
+    example = motif(tmp_path / "recording")
+    path = tmp_path / "recording" / "000001.extra.json"
+    path.write_text(path.read_text()[:-20])
+    store = imgstore_zarr.open(tmp_path / "recording")
+    with pytest.raises(CorruptChunkError, match=r"000001\.extra\.json"):
+        store.get_extra_data()
+    with pytest.warns(UserWarning, match=r"left out: .*000001\.extra\.json"):
+        table = store.get_extra_data(ignore_corrupt_chunks=True)
+    assert table is not None
+    assert example.extra is not None
+    kept = [record for record in example.extra if not 20 <= record["frame_index"] < 40]
+    pd.testing.assert_frame_equal(table, pd.DataFrame(kept))
+
+
+# Writing
+
+
+@pytest.mark.parametrize("format", ["avc1/mp4", "h264/mkv", "mjpeg/avi", "mjpeg"])
+@pytest.mark.parametrize("color", [False, True], ids=["gray", "color"])
+def test_what_is_written_is_read(tmp_path: Path, format: str, color: bool) -> None:
+    images = scene(25)
+    if color:
+        images = np.repeat(images[..., None], 3, axis=3)
+    root = tmp_path / "recording"
+    with imgstore_zarr.create(
+        root, format, images.shape[1:], metadata={"animal": "fly"}, chunksize=10
+    ) as writer:
+        assert (root / ".lock").exists()
+        for i, image in enumerate(images):
+            writer.add_image(image, 7 + 2 * i, 100 + i / 50)
+            writer.add_extra_data(step=i)
+    assert not (root / ".lock").exists()
+    store = imgstore_zarr.open(root)
+    suffix = "." + ("avi" if format == "mjpeg" else format.split("/")[1])
+    videos = [opencv_frames(root / f"{chunk:06d}{suffix}") for chunk in range(3)]
+    expected = np.concatenate(videos)
+    np.testing.assert_array_equal(store.frames[...], expected if color else gray(expected))
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(25))
+    assert store.index.frame_number.tolist() == list(range(7, 57, 2))
+    assert store.index.frame_time.tolist() == [100 + i / 50 for i in range(25)]
+    assert store.user_metadata == {"animal": "fly"}
+    assert store.uuid == writer.uuid
+    assert store.created == writer.created
+    table = store.get_extra_data()
+    assert table is not None
+    assert table["step"].tolist() == list(range(25))
+    document = yaml.safe_load((root / "metadata.yaml").read_text())["__store"]
+    assert document["class"] == "VideoImgStore"
+    assert document["extension"] == suffix
+
+
+def test_odd_sizes_lose_a_row_and_a_column(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", (97, 129)) as writer:
+        writer.add_image(np.full((97, 129), 99, np.uint8), 0, 0.0)
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert store.image_shape == (96, 128)
+    assert np.abs(store.frames[0].astype(int) - 99).max() <= 1
+
+
+def test_flush_makes_frames_visible(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE) as writer:
+        for number, image in enumerate(scene(12)):
+            writer.add_image(image, number, number / 25)
+            if number == 7:
+                writer.flush()
+                assert imgstore_zarr.open(tmp_path / "r").frame_count == 8
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(12))
+
+
+def test_empty_begins_anew(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE, chunksize=5) as writer:
+        for number, image in enumerate(scene(12)):
+            writer.add_image(image, number, 0.0)
+            writer.add_extra_data(a=1)
+        writer.empty()
+        assert writer.frame_count == 0
+        writer.add_image(scene(1)[0], 5, 0.0)
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert store.get_frame_metadata()["frame_number"] == [5]
+    assert not store.has_extra_data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"imgdtype": "uint16"}, "uint8"),
+        ({"imgshape": (96, 128, 4)}, "uint8"),
+        ({"imgshape": (1, 1)}, "cannot hold"),
+        ({"quality": 3}, "quality"),
+        ({"crf": 99}, "crf"),
+        ({"format": "mjpeg/avi", "crf": 20}, "crf"),
+        ({"durable": True}, "durable"),
+        ({"inner_chunks": (1, 96, 128)}, "inner_chunks"),
+    ],
+    ids=str,
+)
+def test_what_video_cannot_hold(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    arguments = {"format": "avc1/mp4", "imgshape": SHAPE, "imgdtype": "uint8"} | arguments
+    with pytest.raises(UnsupportedFormatError, match=message):
+        imgstore_zarr.create(tmp_path / "r", **arguments)
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_existing_recording_is_never_overwritten(tmp_path: Path) -> None:
+    example = motif(tmp_path / "r")
+    with pytest.raises(RecordingExistsError, match="never overwritten"):
+        imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE)
+    assert imgstore_zarr.open(tmp_path / "r").frame_count == len(example)
+
+
+# To xarray
+
+
+def test_engine(tmp_path: Path) -> None:
+    example = motif(tmp_path / "r")
+    dataset = xr.open_dataset(str(tmp_path / "r"), engine="imgstore", index="frame_number")
+    assert set(dataset.data_vars) == {"image"}
+    np.testing.assert_array_equal(dataset["image"].sel(frame_number=140), example.images[33])
+    dataset.close()
+    chunked = xr.open_dataset(
+        str(tmp_path / "r"), engine="imgstore", chunks={}, drop_variables="frame_time"
+    )
+    assert set(chunked.coords) == {"frame_number"}
+    np.testing.assert_array_equal(chunked["image"].values, example.stack)
+
+
+def to_zarr(store: imgstore_zarr.ImgStore, destination: Path) -> imgstore_zarr.ImgStore:
+    """Copy every frame into a Zarr recording."""
+    with imgstore_zarr.create(
+        destination, "zstd/zarr", store.image_shape, store.dtype, chunksize=64
+    ) as writer:
+        for image, (number, time) in store:
+            writer.add_image(image, number, time)
+    return imgstore_zarr.open(destination)
+
+
+def test_a_copy_in_zarr_gives_the_same_array(tmp_path: Path) -> None:
+    motif(tmp_path / "r")
+    original = imgstore_zarr.open(tmp_path / "r")
+    copy = to_zarr(original, tmp_path / "copy")
+    xr.testing.assert_equal(original.to_xarray(), copy.to_xarray())
+    xr.testing.assert_equal(original.to_xarray(chunks="auto"), copy.to_xarray(chunks=20))
+
+
+# Recordings made by others
+
+
+def barcode_of_loopbio(image: Images) -> int:
+    small_image = cv2.resize(image, (16, 16), interpolation=cv2.INTER_NEAREST)
+    return int("".join(str(int(bar)) for bar in small_image.mean(axis=0) > 127), 2)
+
+
+@pytest.mark.shared_data
+def test_the_store_of_loopbio_in_any_order(shared_data: Path) -> None:
+    path = shared_data / "loopbio_store_mp4"
+    count = 179
+    orders = {
+        "sequential": range(count),
+        "reverse": range(count - 1, -1, -1),
+        "random": random.Random(4).sample(range(count), count),
+    }
+    for name, order in orders.items():
+        store = imgstore_zarr.open(path)
+        assert len(store) == count
+        for number in order:
+            image, (frame_number, _) = store.get_image(number)
+            assert (frame_number, barcode_of_loopbio(image)) == (number, number), name
+        store.close()
+    store = imgstore_zarr.open(path)
+    assert [barcode_of_loopbio(image) for image, _ in store] == list(range(count))
+    expected = gray(np.concatenate([opencv_frames(path / f"00000{i}.mp4") for i in range(2)]))
+    np.testing.assert_array_equal(store.frames[...], expected)
+
+
+@pytest.mark.shared_data
+def test_the_store_of_loopbio_equals_its_copy_in_zarr(shared_data: Path, tmp_path: Path) -> None:
+    original = imgstore_zarr.open(shared_data / "loopbio_store_mp4")
+    copy = to_zarr(original, tmp_path / "copy")
+    xr.testing.assert_equal(original.to_xarray(), copy.to_xarray())
+
+
+@pytest.mark.shared_data
+def test_stores_that_lack_their_videos(shared_data: Path) -> None:
+    store = imgstore_zarr.open(shared_data / "shaliulab_imgstore_1")
+    assert store.frame_count == 226
+    assert [problem.chunk for problem in store.report().problems] == [0, 1, 2]
+    image, (number, time) = store.get_image(frame_index=225)
+    assert image.shape == (1498, 1514)
+    assert number == 225
+    # Milliseconds from 0: values are kept as they are.
+    assert time == store.frame_time_max > 15_000
+    with pytest.raises(ChunkMissingError):
+        store.get_image(frame_index=0)
+    lowres = imgstore_zarr.open(shared_data / "shaliulab_lowres_indexonly")
+    assert lowres.frame_count == 1049
+    assert len(lowres.report().problems) == 3
+    assert lowres.to_xarray().shape == (1049, 476, 470)

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from imgstore_zarr import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile
+from tests.videos import (
+    FRAMES,
+    KINDS,
+    Images,
+    Kind,
+    encode,
+    opencv_frames,
+    read_barcode,
+    scene,
+)
+
+PLAIN, B_FRAMES = KINDS[0], KINDS[1]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+def file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Kind, Path, Images]:
+    kind: Kind = request.param
+    try:
+        av.codec.Codec(kind.codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip(f"PyAV here has no encoder {kind.codec}")
+    path = tmp_path_factory.mktemp("video") / f"video{kind.suffix}"
+    encode(path, scene(FRAMES), kind)
+    return kind, path, opencv_frames(path)
+
+
+@pytest.fixture
+def b_frames(tmp_path: Path) -> tuple[Path, Images]:
+    path = encode(tmp_path / "b.mp4", scene(FRAMES), B_FRAMES)
+    return path, opencv_frames(path)
+
+
+def test_every_order_gives_the_frames_of_a_sequential_decode(
+    file: tuple[Kind, Path, Images],
+) -> None:
+    _, path, expected = file
+    orders = {
+        "sequential": range(FRAMES),
+        "reverse": range(FRAMES - 1, -1, -1),
+        "random": random.Random(1).sample(range(FRAMES), FRAMES),
+        "strided": range(1, FRAMES, 7),
+        "back and forth": [30, 29, 31, 28, 32, 27, 0, FRAMES - 1, 0],
+    }
+    assert len(expected) == FRAMES
+    for name, order in orders.items():
+        video = VideoFile(path, color=True)
+        assert len(video) == FRAMES
+        for position in order:
+            np.testing.assert_array_equal(
+                video.frames[position], expected[position], err_msg=f"{name}, {position}"
+            )
+        video.close()
+
+
+def test_the_first_read_may_be_anywhere(file: tuple[Kind, Path, Images]) -> None:
+    _, path, expected = file
+    for position in range(0, FRAMES, 11):
+        video = VideoFile(path, color=True)
+        np.testing.assert_array_equal(video.frames[position], expected[position])
+        video.close()
+
+
+def test_frames_are_where_their_barcode_says(file: tuple[Kind, Path, Images]) -> None:
+    _, path, _ = file
+    with_gaps = VideoFile(path).frames[::5, : scene(1).shape[1] // 2]
+    assert [read_barcode(image) for image in with_gaps] == list(range(0, FRAMES, 5))
+
+
+def test_batches_are_in_the_order_asked_for(file: tuple[Kind, Path, Images]) -> None:
+    _, path, expected = file
+    positions = [50, 3, 3, 59, 0, 17, 50, 16]
+    video = VideoFile(path, color=True)
+    np.testing.assert_array_equal(video.frames[positions], expected[positions])
+    np.testing.assert_array_equal(video.frames[::-1], expected[::-1])
+    np.testing.assert_array_equal(
+        video.frames[20:40, 10:50:3, [1, 5, 5]], expected[20:40, 10:50:3, [1, 5, 5]]
+    )
+
+
+def test_gray_is_what_opencv_makes_of_bgr(file: tuple[Kind, Path, Images]) -> None:
+    _, path, expected = file
+    gray = VideoFile(path, color=False).frames[::9]
+    for image, bgr in zip(gray, expected[::9], strict=True):
+        np.testing.assert_array_equal(image, cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY))
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
+def test_pixels_are_those_of_the_ffmpeg_command(file: tuple[Kind, Path, Images]) -> None:
+    kind, path, _ = file
+    # As gray planes, since the command's conversion to BGR differs between versions.
+    if kind.pix_fmt != "yuv420p" or kind.codec == "mpeg4":
+        pytest.skip("no 8-bit luma plane in limited range, or an IDCT that may differ")
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
+    command += ["-vf", "extractplanes=y", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    luma = np.frombuffer(raw, np.uint8).reshape(-1, *scene(1).shape[1:])
+    assert len(luma) == FRAMES
+    gray = VideoFile(path, color=False).frames[...].astype(float)
+    scaled = (luma.astype(float) - 16) * 255 / 219
+    # Chroma is neutral, so that the two differ by rounding only.
+    assert np.abs(np.clip(scaled, 0, 255) - gray).max() <= 2
+
+
+def test_decoding_begins_at_clean_entries_only(tmp_path: Path) -> None:
+    def entries(name: str) -> list[int]:
+        kind = next(kind for kind in KINDS if kind.name == name)
+        table = VideoFile(encode(tmp_path / f"{name}{kind.suffix}", scene(FRAMES), kind)).table
+        return [int(rank) for rank in table.entries]
+
+    assert entries("plain") == [0, 12, 24, 36, 48]
+    assert entries("key-frames") == list(range(FRAMES))
+    # Its later I-frames are no IDR: frames after them may refer to frames before.
+    assert entries("open-gop") == [0]
+    assert entries("intra-refresh") == [0]
+
+
+def test_neighbours_are_decoded_without_a_seek(
+    b_frames: tuple[Path, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imgstore_zarr.video.decoder import Decoder
+
+    path, expected = b_frames
+    video = VideoFile(path, color=True)
+    stands: list[int] = []
+    sends: list[int] = []
+    stand_at, send = Decoder._stand_at, Decoder._send
+
+    def counting_stand(self: Decoder, rank: int) -> None:
+        stands.append(rank)
+        stand_at(self, rank)
+
+    def counting_send(self: Decoder, packet: object, rank: int) -> list[object]:
+        sends.append(rank)
+        return list(send(self, packet, rank))  # type: ignore[arg-type]
+
+    assert len(video) == FRAMES
+    monkeypatch.setattr(Decoder, "_stand_at", counting_stand)
+    monkeypatch.setattr(Decoder, "_send", counting_send)
+    for position in range(FRAMES):
+        np.testing.assert_array_equal(video.frames[position], expected[position])
+    assert stands == []
+    assert len(sends) <= FRAMES + 1
+    sends.clear()
+    assert video.frames[[40, 13, 41, 12, 14]].shape == (5, *expected.shape[1:])
+    # Two GOPs of twelve frames, neither of them twice.
+    assert len(sends) == len(set(sends)) <= 2 * 12 + 4
+
+
+def test_every_entry_is_decoded_for_the_build_of_the_first_packet(tmp_path: Path) -> None:
+    # Decoders read 4:4:4 of x264 builds below 151 differently, and the build number stands only in
+    # the first packet. Rewriting it makes part of a new file unreadable: the same part from anywhere.
+    kind = Kind("old", "libx264", "yuv444p", options={"bf": "2", "g": "12"})
+    path = encode(tmp_path / "old.mp4", scene(FRAMES), kind)
+    data = path.read_bytes()
+    at = data.index(b"x264 - core ") + len(b"x264 - core ")
+    path.write_bytes(data[:at] + b"142" + data[at + 3 :])
+
+    def read(video: VideoFile, position: int) -> bytes | None:
+        try:
+            return video.frames[position].tobytes()
+        except CorruptChunkError:
+            return None
+
+    video = VideoFile(path, color=True)
+    sequential = [read(video, position) for position in range(FRAMES)]
+    assert None in sequential
+    for position in (13, 25, 37, 59, 0):
+        assert read(VideoFile(path, color=True), position) == sequential[position]
+
+
+def test_threads_never_mix_frames(b_frames: tuple[Path, Images]) -> None:
+    path, expected = b_frames
+    video = VideoFile(path, color=True)
+    positions = random.Random(5).choices(range(FRAMES), k=200)
+    with ThreadPoolExecutor(4) as pool:
+        for position, image in zip(
+            positions, pool.map(lambda p: video.frames[p], positions), strict=True
+        ):
+            np.testing.assert_array_equal(image, expected[position])
+
+
+def test_a_pickled_file_opens_again(b_frames: tuple[Path, Images]) -> None:
+    path, expected = b_frames
+    video = VideoFile(path, color=True)
+    np.testing.assert_array_equal(video.frames[7], expected[7])
+    copy = pickle.loads(pickle.dumps(video))
+    np.testing.assert_array_equal(copy.frames[33], expected[33])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_reads_its_own_frames(b_frames: tuple[Path, Images]) -> None:
+    path, expected = b_frames
+    video = VideoFile(path, color=True)
+    assert video.frames[5].shape == expected.shape[1:]
+    child = os.fork()
+    if child == 0:
+        right = all(np.array_equal(video.frames[p], expected[p]) for p in (40, 6, 59))
+        os._exit(0 if right else 1)
+    np.testing.assert_array_equal(video.frames[6], expected[6])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(video.frames[7], expected[7])
+
+
+def test_handles_are_released(b_frames: tuple[Path, Images]) -> None:
+    path, _ = b_frames
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    for _ in range(20):
+        video = VideoFile(path)
+        assert len(video) == FRAMES
+        video.close()
+    after = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    assert after <= before + 1
+
+
+@pytest.mark.parametrize("tenth", range(1, 10))
+def test_a_truncated_file_serves_what_is_good(tmp_path: Path, tenth: int) -> None:
+    kind = Kind("fast", "libx264", options={"bf": "2", "g": "12", "movflags": "faststart"})
+    path = encode(tmp_path / "cut.mp4", scene(FRAMES), kind)
+    expected = opencv_frames(path)
+    data = path.read_bytes()
+    media = data.index(b"mdat") + 4
+    path.write_bytes(data[: media + (len(data) - media) * tenth // 10])
+    video = VideoFile(path, color=True)
+    assert 0 < len(video) < FRAMES
+    good = []
+    for position in range(len(video)):
+        try:
+            image = video.frames[position]
+        except CorruptChunkError:
+            good.append(False)
+        else:
+            np.testing.assert_array_equal(image, expected[position])
+            good.append(True)
+    # All that is lost is what needs the packet that was cut.
+    assert sum(good) >= len(video) - 4
+    with pytest.raises(IndexError):
+        video.frames[len(video)]
+
+
+def test_a_file_without_its_header_says_so(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.mp4", scene(FRAMES), PLAIN)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4])
+    with pytest.raises(CorruptChunkError, match=r"video\.mp4 cannot be opened as a video"):
+        len(VideoFile(path))
+
+
+def test_what_is_no_video_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ChunkMissingError, match="missing"):
+        len(VideoFile(tmp_path / "nothing.mp4"))
+    text = tmp_path / "text.mp4"
+    text.write_text("no video\n" * 1000)
+    with pytest.raises(CorruptChunkError, match="cannot be opened as a video"):
+        len(VideoFile(text))
+    sound = tmp_path / "sound.mp4"
+    with av.open(str(sound), "w") as out:
+        stream = out.add_stream("aac", rate=8000)
+        assert isinstance(stream, av.AudioStream)
+        samples = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with pytest.raises(UnsupportedFormatError, match="no video stream"):
+        len(VideoFile(sound))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+@pytest.mark.parametrize("color", [False, True])
+def test_the_encoder_writes_every_frame(tmp_path: Path, codec: str, color: bool) -> None:
+    images = scene(30)
+    if color:
+        images = np.stack([images, np.roll(images, 5, 2), images[:, ::-1]], axis=-1)
+    path = tmp_path / ("video.mp4" if codec == "libx264" else "video.avi")
+    encoder = VideoEncoder(path, codec, images.shape[1:], EncoderOptions(fps=30))
+    for image in images:
+        encoder.write(image)
+    encoder.close()
+    decoded = opencv_frames(path)
+    assert len(decoded) == len(images)
+    wanted = images if color else np.repeat(images[..., None], 3, axis=3)
+    smooth = [cv2.blur(image, (5, 5)).astype(int) for image in wanted]
+    error = [
+        np.abs(cv2.blur(d, (5, 5)).astype(int) - s) for d, s in zip(decoded, smooth, strict=True)
+    ]
+    assert np.mean(error) < 4
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 30
+
+
+@pytest.mark.parametrize(
+    "options", [{"fps": 0}, {"crf": 52}, {"gop": 0}, {"preset": "sluggish"}], ids=str
+)
+def test_encoder_options_that_cannot_be(options: dict[str, object]) -> None:
+    with pytest.raises(UnsupportedFormatError, match=next(iter(options))):
+        EncoderOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("sleap_flies_small.mp4", 1100),
+        ("sleap_single_fly.mp4", 3200),
+        ("lp_mirror_mouse.mp4", 994),
+        ("tc_bt709_full_range.mp4", 30),
+        ("tc_h264_10bits.mp4", 30),
+        ("pims_bulk_water.mov", 480),
+        ("loopbio_store_mp4/000000.mp4", 100),
+        ("loopbio_store_mp4/000001.mp4", 79),
+    ],
+)
+def test_videos_made_by_others(shared_data: Path, name: str, frames: int) -> None:
+    path = shared_data / name
+    video = VideoFile(path, color=True)
+    assert len(video) == frames
+    checked = min(frames, 100)
+    capture = cv2.VideoCapture(str(path))
+    expected = [capture.read()[1] for _ in range(checked)]
+    for position in [*range(checked), *random.Random(2).sample(range(checked), checked // 10)]:
+        np.testing.assert_array_equal(video.frames[position], expected[position])
+
+
+@pytest.mark.shared_data
+def test_a_damaged_video_made_by_others(shared_data: Path) -> None:
+    path = shared_data / "decord_corrupted.mp4"
+    video = VideoFile(path, color=True)
+    assert len(video) == 50
+    expected = opencv_frames(path)
+    assert len(expected) == 28
+    np.testing.assert_array_equal(video.frames[:28], expected)
+    # Position 28 was decoded before the damage, and OpenCV held it back; from 29 on all is lost.
+    assert video.frames[28].shape == expected.shape[1:]
+    for position in range(29, 50):
+        with pytest.raises(CorruptChunkError, match=f"position {position} "):
+            video.frames[position]

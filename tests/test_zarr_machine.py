@@ -1,0 +1,179 @@
+"""Whatever is done to a recording, it holds what a plain list of frames would hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from numpy.typing import NDArray
+
+import imgstore_zarr
+
+SHAPE = (5, 6)
+INNER = [None, (1, 2, 4), (2, 5, 6), (4, 3, 3)]
+NUMBERS = st.integers(-3, 30) | st.integers(-(2**63), 2**63 - 1)
+TIMES = st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 10)
+
+
+@dataclasses.dataclass
+class Frame:
+    image: NDArray[np.uint16]
+    number: int
+    time: float
+
+
+class Recording(RuleBasedStateMachine):
+    """A writer, readers that come and go, and a list of frames as the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.random = np.random.default_rng(0)
+        self.frames: list[Frame] = []
+        self.records: list[dict[str, Any]] = []
+        self.visible = 0
+        self.readers: list[tuple[imgstore_zarr.ImgStore, int]] = []
+
+    @initialize(
+        format=st.sampled_from(["raw/zarr", "lz4/zarr", "zstd/zarr"]),
+        chunksize=st.sampled_from([4, 8]),
+        inner=st.sampled_from(INNER),
+    )
+    def create(self, format: str, chunksize: int, inner: tuple[int, ...] | None) -> None:
+        self.chunksize = chunksize
+        self.path = self.directory / "recording"
+        self.open = True
+        self.writer = imgstore_zarr.create(
+            self.path, format, SHAPE, np.uint16, chunksize=chunksize, inner_chunks=inner
+        )
+
+    def teardown(self) -> None:
+        for store, _ in self.readers:
+            store.close()
+        if hasattr(self, "writer"):
+            self.writer.close()
+        shutil.rmtree(self.directory)
+
+    @precondition(lambda self: self.open)
+    @rule(number=NUMBERS, time=TIMES, blank=st.booleans())
+    def append(self, number: int, time: float, blank: bool) -> None:
+        image = np.zeros(SHAPE, np.uint16)
+        if not blank:
+            image = self.random.integers(0, 2**16, SHAPE, np.uint16)
+        self.writer.add_image(image, number, time)
+        self.frames.append(Frame(image, number, time))
+        if len(self.frames) % self.chunksize == 0:
+            self.visible = len(self.frames)
+
+    @precondition(lambda self: self.open)
+    @rule(count=st.integers(1, 11))
+    def append_many(self, count: int) -> None:
+        for _ in range(count):
+            self.append(len(self.frames), float(len(self.frames)), False)
+
+    @precondition(lambda self: self.open and self.frames)
+    @rule(
+        value=st.integers(-(2**53), 2**53)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=4)
+        | st.booleans()
+    )
+    def add_extra_data(self, value: Any) -> None:
+        self.writer.add_extra_data(value=value)
+        self.records.append({"value": value, "frame_index": len(self.frames) - 1})
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def flush(self) -> None:
+        self.writer.flush()
+        self.visible = len(self.frames)
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def empty(self) -> None:
+        self.close_readers()
+        self.writer.empty()
+        self.frames, self.records, self.visible = [], [], 0
+
+    @precondition(lambda self: self.open and self.frames)
+    @rule()
+    def close(self) -> None:
+        self.writer.close()
+        self.visible = len(self.frames)
+        self.open = False
+
+    @precondition(lambda self: len(self.readers) < 3)
+    @rule()
+    def open_reader(self) -> None:
+        self.readers.append((imgstore_zarr.open(self.path), self.visible))
+
+    @rule()
+    def close_readers(self) -> None:
+        while self.readers:
+            self.readers.pop()[0].close()
+
+    @rule(data=st.data())
+    def readers_read(self, data: st.DataObject) -> None:
+        """Readers go on seeing what was committed when they opened, by every way of access."""
+        for store, count in self.readers:
+            assert len(store) == count
+            frames = self.frames[:count]
+            if not frames:
+                continue
+            position = data.draw(st.integers(0, count - 1))
+            expected = frames[position]
+            image, metadata = store.get_image(frame_index=position)
+            np.testing.assert_array_equal(image, expected.image)
+            assert metadata == (expected.number, expected.time)
+
+            first = next(frame for frame in frames if frame.number == expected.number)
+            image, metadata = store.get_image(expected.number)
+            np.testing.assert_array_equal(image, first.image)
+            assert metadata == (first.number, first.time)
+
+            first = next(frame for frame in frames if frame.time == expected.time)
+            image, metadata = store.get_nearest_image(expected.time)
+            np.testing.assert_array_equal(image, first.image)
+            assert metadata == (first.number, first.time)
+
+            stack = np.stack([frame.image for frame in frames])
+            low, high = sorted((position, data.draw(st.integers(0, count))))
+            step = data.draw(st.sampled_from([1, 2, -1]))
+            key = np.s_[low:high:step, 1:4, ::2]
+            np.testing.assert_array_equal(store.frames[key], stack[key])
+            wanted = data.draw(st.lists(st.integers(-count, count - 1), max_size=5))
+            np.testing.assert_array_equal(store.frames[wanted], stack[wanted])
+
+    @invariant()
+    def a_new_reader_sees_what_is_committed(self) -> None:
+        if not hasattr(self, "writer"):
+            return
+        with imgstore_zarr.open(self.path) as store:
+            frames = self.frames[: self.visible]
+            assert store.index.frame_number.tolist() == [frame.number for frame in frames]
+            assert store.index.frame_time.tolist() == [frame.time for frame in frames]
+            images = np.array([frame.image for frame in frames], np.uint16)
+            np.testing.assert_array_equal(store.frames[...], images.reshape(-1, *SHAPE))
+            records = [r for r in self.records if r["frame_index"] < self.visible]
+            table = store.get_extra_data()
+            if table is None:
+                assert not records
+            else:
+                assert table["frame_index"].tolist() == [r["frame_index"] for r in records]
+                assert table["value"].tolist() == [r["value"] for r in records]
+
+
+TestRecording = Recording.TestCase
+TestRecording.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
