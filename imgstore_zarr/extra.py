@@ -44,6 +44,10 @@ class ExtraData(Protocol):
         ...
 
 
+# File systems take names of up to 255 bytes, and leave no room for those of temporary files.
+_MAX_NAME = 200
+
+
 class _Encoder(json.JSONEncoder):
     """What imgstore accepted as extra data beyond JSON."""
 
@@ -61,6 +65,16 @@ class _Encoder(json.JSONEncoder):
         return super().default(o)
 
 
+def _is_field_name(name: str) -> bool:
+    """Whether a Zarr array, and a directory, can have this name."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return False
+    reserved = name == "zarr.json" or name.startswith((".", "__"))
+    return 0 < length <= _MAX_NAME and not reserved and not {"/", "\0"} & set(name)
+
+
 def dump_record(record: dict[str, Any]) -> str:
     """Return one record of extra data as JSON text.
 
@@ -72,10 +86,10 @@ def dump_record(record: dict[str, Any]) -> str:
         The field that JSON cannot hold.
     """
     for name, value in record.items():
-        if not name or "/" in name or name.startswith(("__", ".")) or name == "zarr.json":
+        if not _is_field_name(name):
             raise InvalidMetadataError(
-                f"{name!r} cannot name a field of extra data: use a string without '/', "
-                "not empty, not 'zarr.json', and not starting with '.' or '__'"
+                f"{name!r} cannot name a field of extra data: use 1 to {_MAX_NAME} bytes without "
+                "'/', not 'zarr.json', and not starting with '.' or '__'"
             )
         try:
             json.dumps(value, cls=_Encoder)

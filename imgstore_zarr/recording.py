@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import operator
 import uuid as uuid_module
 import zoneinfo
 from collections.abc import Mapping
@@ -51,7 +52,10 @@ def json_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(metadata, Mapping):
         raise InvalidMetadataError(f"metadata must be a mapping, not {type(metadata).__name__}")
-    copy: dict[str, Any] = _as_json(metadata, "metadata")
+    try:
+        copy: dict[str, Any] = _as_json(metadata, "metadata")
+    except RecursionError as error:
+        raise InvalidMetadataError("metadata contains itself, or is nested too deep") from error
     return copy
 
 
@@ -72,6 +76,20 @@ def _as_json(value: Any, path: str) -> Any:
             f"{path} is {value!r} ({type(value).__name__}), which JSON cannot hold ({error}); "
             "give a string, number, boolean, None, list or mapping"
         ) from error
+
+
+def _sizes(name: str, values: Any) -> tuple[int, ...]:
+    """Return sizes as integers.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        Something that is no sequence of integers.
+    """
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise UnsupportedFormatError(f"{name} must be integers, not {values!r}") from error
 
 
 @dataclass(frozen=True)
@@ -195,18 +213,23 @@ class RecordingSpec:
         InvalidMetadataError
             Metadata that JSON cannot hold.
         """
-        shape = tuple(int(n) for n in imgshape)
+        shape = _sizes("imgshape", imgshape)
         if len(shape) not in (2, 3) or min(shape) < 1:
             raise UnsupportedFormatError(
                 f"imgshape must be (y, x) or (y, x, channel) with positive sizes, not {imgshape!r}"
             )
-        dtype = np.dtype(imgdtype).newbyteorder("=")
+        try:
+            dtype = np.dtype(imgdtype).newbyteorder("=")
+        except TypeError as error:
+            raise UnsupportedFormatError(f"imgdtype {imgdtype!r} is no dtype ({error})") from error
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
             raise UnsupportedFormatError(
                 f"imgdtype {dtype} cannot be recorded; integers and floats of up to 64 bits can"
             )
-        if chunksize is not None and int(chunksize) < 1:
-            raise UnsupportedFormatError(f"chunksize must be at least one frame, not {chunksize!r}")
+        if chunksize is not None:
+            (chunksize,) = _sizes("chunksize", (chunksize,))
+            if chunksize < 1:
+                raise UnsupportedFormatError(f"chunksize must be at least 1, not {chunksize}")
         if encoding:
             check_encoding(encoding, shape, dtype)
         return cls(
@@ -215,9 +238,9 @@ class RecordingSpec:
             imgshape=shape,
             imgdtype=dtype,
             encoding=encoding or None,
-            chunksize=None if chunksize is None else int(chunksize),
+            chunksize=chunksize,
             metadata=json_metadata(metadata),
-            inner_chunks=None if inner_chunks is None else tuple(int(n) for n in inner_chunks),
+            inner_chunks=None if inner_chunks is None else _sizes("inner_chunks", inner_chunks),
             durable=durable,
             options=dict(options),
         )

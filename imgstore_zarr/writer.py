@@ -115,7 +115,13 @@ class ImgStoreWriter(Described):
             A frame number that is no integer, or a time that is not finite.
         """
         self._check_open()
-        pixels = np.asarray(img)
+        try:
+            pixels = np.asarray(img)
+        except ValueError as error:
+            raise FrameMismatchError(
+                f"{self.filename}: the image for frame {frame_number} is no array ({error}); "
+                "the image was not written"
+            ) from error
         if pixels.shape != self._imgshape or pixels.dtype.newbyteorder("=") != self.dtype:
             raise FrameMismatchError(
                 f"{self.filename}: the image for frame {frame_number} has shape {pixels.shape} and "
@@ -131,7 +137,7 @@ class ImgStoreWriter(Described):
         self.frame_number, self.frame_time = number, time
         self._count += 1
 
-    def _checked(self, frame_number: int, frame_time: float) -> FrameMetadata:
+    def _checked(self, frame_number: Any, frame_time: Any) -> FrameMetadata:
         try:
             number = operator.index(frame_number)
             if not -(2**63) <= number < 2**63:
@@ -142,8 +148,10 @@ class ImgStoreWriter(Described):
                 f"({error}); the image was not written"
             ) from error
         try:
+            if isinstance(frame_time, str | bytes):
+                raise TypeError("text")
             time = float(frame_time)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidMetadataError(
                 f"{self.filename}: the time of frame {number} is {frame_time!r}, no number; "
                 "the image was not written"

@@ -320,7 +320,9 @@ def test_locate_explains_urls(scheme: str) -> None:
         locate(url)
 
 
-@pytest.mark.parametrize("place", [None, 3, 1.5, [], object()], ids=repr)
+@pytest.mark.parametrize(
+    "place", [None, 3, 1.5, [], object()], ids=lambda thing: type(thing).__name__
+)
 def test_locate_refuses_what_is_no_location(place: object) -> None:
     with pytest.raises(UnsupportedFormatError, match="is no location"):
         locate(place)

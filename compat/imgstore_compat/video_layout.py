@@ -43,7 +43,11 @@ class VideoLayout:
 
     def recognises(self, location: Location) -> bool:
         """Whether there is a ``metadata.yaml`` that names a class of video stores."""
-        return not location.exists("zarr.json") and read_store_class(location) in VIDEO_CLASSES
+        try:
+            is_zarr = location.exists("zarr.json")
+        except OSError:
+            return False
+        return not is_zarr and read_store_class(location) in VIDEO_CLASSES
 
     def open(self, location: Location) -> Parts:
         """Open a recording; see `Layout.open`."""

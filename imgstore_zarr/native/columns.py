@@ -292,6 +292,8 @@ def read_extra(
             count, *row = parse_shape(document["shape"])
             dtype = parse_dtype(document["data_type"])
             is_json = ATTRIBUTE in document["attributes"]
+            if len(row) != is_json:
+                raise ValueError(f"the shape {document['shape']}")
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidMetadataError(
                 f"{location.name}: the metadata of extra/{name} are damaged ({error!r})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgstore_zarr.errors import ImgStoreError, UnsupportedFormatError
+from imgstore_zarr.errors import ImgStoreError, InvalidMetadataError, UnsupportedFormatError
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
@@ -66,6 +66,11 @@ class ZarrExtra:
                 if not ignore_corrupt_chunks:
                     raise
                 warnings.warn(f"left out: {error}", stacklevel=3)
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InvalidMetadataError(
+                f"{self.location.name}: the extra data have different lengths ({lengths})"
+            )
         return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
 
     def _in_flight(self) -> pd.DataFrame | None:

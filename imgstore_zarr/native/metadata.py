@@ -183,7 +183,7 @@ class ZarrRecording:
 
 def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> ZarrRecording:
     """Return the recording that a spec asks for."""
-    inner = spec.inner_chunks or (1, *stored_shape)
+    inner = (1, *stored_shape) if spec.inner_chunks is None else spec.inner_chunks
     stored_dtype = spec.imgdtype.newbyteorder("<")
     codec = InnerCodec(COMPRESSORS[spec.format], stored_dtype.itemsize)
     chunksize = spec.chunksize or _default_chunksize(stored_shape, stored_dtype, inner[0])

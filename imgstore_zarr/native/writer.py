@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -105,9 +106,13 @@ class ZarrSink:
 
     def _abandon(self) -> None:
         """Leave nothing of a recording that could not be begun."""
-        nodes = (f"{name}/{GROUP_KEY}" for name in ("image", *COLUMNS))
-        for key in (*METADATA_FILES, *nodes):
+        names = ("image", *COLUMNS)
+        for key in (*METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in names)):
             self._location.delete(key)
+        if self._location.path is not None:
+            for name in names:
+                with contextlib.suppress(OSError):  # not there, or it holds files of others
+                    (self._location.path / name).rmdir()
         self._lock.release()
         shutil.rmtree(self._spool)
 
