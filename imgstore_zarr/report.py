@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.recording import RecordingInfo
+
+MAX_GAPS = 10_000
+"""Gaps that a report lists: a camera that skips every second number has millions in a week."""
 
 _SHOWN = 20
 
@@ -57,7 +61,9 @@ class Report:
     longest_interval
         The longest of those times.
     gaps
-        Where frame numbers were skipped.
+        Where frame numbers were skipped: the first `MAX_GAPS` of them.
+    gap_count
+        How many there are.
     dropped
         Frame numbers skipped, in total.
     repeated, backward
@@ -78,6 +84,7 @@ class Report:
     jitter: float
     longest_interval: float
     gaps: tuple[Gap, ...]
+    gap_count: int
     dropped: int
     repeated: int
     backward: int
@@ -106,7 +113,7 @@ class Report:
                 f"longest {self.longest_interval * 1e3:.3f} ms"
             )
         lines.append(
-            f"  {len(self.gaps)} gaps with {self.dropped} frames dropped, {self.repeated} repeated, "
+            f"  {self.gap_count} gaps with {self.dropped} frames dropped, {self.repeated} repeated, "
             f"{self.backward} going back; {self.backward_times} times going back"
         )
         lines += [
@@ -114,8 +121,8 @@ class Report:
             f"{gap.seconds:.3f} s"
             for gap in self.gaps[:_SHOWN]
         ]
-        if len(self.gaps) > _SHOWN:
-            lines.append(f"  ... and {len(self.gaps) - _SHOWN} more gaps")
+        if self.gap_count > _SHOWN:
+            lines.append(f"  ... and {self.gap_count - _SHOWN} more gaps")
         lines += [f"  problem: {problem.message}" for problem in self.problems]
         return "\n".join(lines)
 
@@ -136,7 +143,7 @@ def make_report(
     finite = time[np.isfinite(time)]
     gaps = tuple(
         Gap(int(i) + 1, int(number[i]), int(number[i + 1]), int(steps[i]) - 1, float(intervals[i]))
-        for i in places
+        for i in places[:MAX_GAPS]
     )
     return Report(
         name=info.name,
@@ -149,9 +156,16 @@ def make_report(
         jitter=jitter,
         longest_interval=float(np.max(steady)) if len(steady) else float("nan"),
         gaps=gaps,
-        dropped=sum(gap.missing for gap in gaps),
+        gap_count=len(places),
+        dropped=_exact_sum(steps[places] - np.uint64(1)),
         repeated=int(np.count_nonzero(steps == 0)),
         backward=int(np.count_nonzero(behind)),
         backward_times=int(np.count_nonzero(intervals < 0)),
         problems=problems,
     )
+
+
+def _exact_sum(values: NDArray[np.uint64]) -> int:
+    """The sum of integers that together need more than 64 bits."""
+    high, low = values >> np.uint64(32), values & np.uint64(2**32 - 1)
+    return (int(high.sum()) << 32) + int(low.sum())

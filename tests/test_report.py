@@ -146,6 +146,14 @@ def test_many_gaps_are_cut_short() -> None:
     assert "and 29 more gaps" in text
 
 
+def test_a_report_lists_a_bounded_number_of_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgstore_zarr.report.MAX_GAPS", 3)
+    report = of([0, 10, 20, 30, 40, 2**62])
+    assert [gap.position for gap in report.gaps] == [1, 2, 3]
+    assert report.gap_count == 5
+    assert report.dropped == 4 * 9 + 2**62 - 41
+
+
 def test_a_report_as_json() -> None:
     report = of([0, 1, 5], [0.0, 0.5, 1.0])
     again = json.loads(json.dumps(report.to_dict()))
