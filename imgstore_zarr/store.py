@@ -206,7 +206,12 @@ class ImgStore(Described):
         if frame_number is None:
             raise FrameNotFoundError(f"{self.filename}: give a frame_number or a frame_index")
         find = self.index.position_of_number if exact_only else self.index.position_nearest_number
-        position = find(frame_number)
+        try:
+            position = find(frame_number)
+        except TypeError as error:
+            raise FrameNotFoundError(
+                f"{self.filename}: {frame_number!r} is no frame number; give an integer"
+            ) from error
         if position is None:
             raise FrameNotFoundError(
                 f"{self.filename}: no frame has the number {frame_number}; the "
@@ -228,7 +233,12 @@ class ImgStore(Described):
         FrameNotFoundError
             The recording is empty, or the time is NaN.
         """
-        position = self.index.position_nearest_time(frame_time)
+        try:
+            position = self.index.position_nearest_time(frame_time)
+        except (TypeError, ValueError) as error:
+            raise FrameNotFoundError(
+                f"{self.filename}: {frame_time!r} is no time; give seconds"
+            ) from error
         if position is None:
             raise FrameNotFoundError(
                 f"{self.filename}: none of the {self.frame_count} frames is near {frame_time}"

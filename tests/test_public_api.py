@@ -49,19 +49,23 @@ def test_the_names_of_imgstore_are_there() -> None:
     assert names <= set(imgstore_zarr.__all__)
 
 
-def test_importing_loads_nothing_heavy() -> None:
-    heavy = [
-        "xarray",
-        "dask",
-        "av",
-        "h5py",
-        "pandas",
-        "cv2",
-        "zarr",
-        "matplotlib",
-        "imgstore_compat",
-    ]
-    script = f"import sys, imgstore_zarr; print(*[m for m in {heavy} if m in sys.modules])"
+HEAVY = ["xarray", "dask", "av", "h5py", "pandas", "cv2", "zarr", "matplotlib"]
+
+RECORD = """
+import numpy, tempfile
+with tempfile.TemporaryDirectory() as directory:
+    with imgstore_zarr.create(directory + "/r", "zstd/zarr", (8, 9)) as writer:
+        writer.add_image(numpy.zeros((8, 9), "uint8"), 0, 0.0)
+        writer.add_extra_data(a=1)
+    with imgstore_zarr.open(directory + "/r") as store:
+        store.get_image(0), store.frames[:], store.report()
+"""
+
+
+@pytest.mark.parametrize("work", ["", RECORD], ids=["import", "record and read"])
+def test_nothing_heavy_is_loaded_before_it_is_used(work: str) -> None:
+    script = f"import sys, imgstore_zarr\n{work}\n"
+    script += f"print(*[m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )

@@ -198,6 +198,17 @@ def test_the_next_image_is_the_one_after_the_last(
     check(store.get_next_image(), position + 1)
 
 
+def test_what_is_no_number_and_no_time_is_not_found(store: ImgStore) -> None:
+    nothing: Any = "x"
+    for exact in (True, False):
+        with pytest.raises(FrameNotFoundError, match="'x'"):
+            store.get_image(nothing, exact_only=exact)
+    with pytest.raises(FrameNotFoundError, match="'x'"):
+        store.get_nearest_image(nothing)
+    with pytest.raises(FrameNotFoundError, match="'x'"):
+        store.get_image(frame_index=nothing)
+
+
 def test_a_frame_that_is_not_found_leaves_the_cursor(store: ImgStore) -> None:
     store.get_image(12)
     with pytest.raises(FrameNotFoundError):

@@ -6,15 +6,17 @@ import functools
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.pixels import is_color
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class VideoEncoder:
         self._color = is_color(image_shape)
         self._limited = codec == "libx264"
         self._count = 0
+        import av
+
         self._container = av.open(str(path), "w")
         rate = Fraction(options.fps).limit_denominator(10_000)
         self._pixel_format = "yuv420p" if self._limited else "yuvj420p"
@@ -116,11 +120,13 @@ class VideoEncoder:
         self._count += 1
         self._container.mux(self._stream.encode(frame))
 
-    def _frame(self, image: NDArray[np.uint8]) -> av.VideoFrame:
+    def _frame(self, image: NDArray[np.uint8]) -> VideoFrame:
+        from av.video.frame import VideoFrame
+
         if self._color:
-            return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+            return VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
         height, width = image.shape
-        frame = av.VideoFrame(width, height, self._pixel_format)
+        frame = VideoFrame(width, height, self._pixel_format)
         luma, *chroma = (_pixels(plane) for plane in frame.planes)
         if self._limited:
             np.take(_limited_range(), image, out=luma[:, :width], mode="clip")

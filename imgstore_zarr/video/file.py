@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.frames import Frames, Positions, Window, output_array, window_shape
+from imgstore_zarr.pixels import ensure_gray
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.video.packets import PacketTable
 
@@ -150,7 +150,7 @@ class VideoFile:
         bgr = self._reformatter.reformat(
             frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
         ).to_ndarray()
-        return bgr if self._facts[2] else cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+        return bgr if self._facts[2] else ensure_gray(bgr)
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""

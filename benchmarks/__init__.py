@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of imgstore_zarr and its peers: ``python -m benchmarks.run``."""
