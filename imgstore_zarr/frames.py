@@ -236,7 +236,11 @@ class Frames:
         return np.asarray(self[...], dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        parts = _expand(key, self.shape)
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            position = range(len(self))[key]
+            image: NDArray[Any] = self._source.read(np.array([position], np.int64))[0]
+            return image
+        parts, dots = _expand(key, self.shape)
         cuts = [
             _cut(part, size, axis)
             for axis, (part, size) in enumerate(zip(parts, self.shape, strict=False))
@@ -245,8 +249,11 @@ class Frames:
         (y0, y1), (x0, x1) = cuts[1].bounds, cuts[2].bounds
         whole = (y0, y1, x0, x1) == (0, self.shape[1], 0, self.shape[2])
         block = self._source.read(positions, None if whole else Window(y0, y1, x0, x1))
-        rest = tuple(cut.key for cut in cuts[1:])
-        result: NDArray[Any] = block[(frame_key, *rest)]
+        inner = [frame_key, *(cut.key for cut in cuts[1:])]
+        if dots is not None:
+            # Even where it stands for no axis, NumPy takes indices on its two sides as separate.
+            inner.insert(dots, ...)
+        result: NDArray[Any] = block[tuple(inner)]
         # A view would keep the whole block alive for a part of it.
         return result if result.size == block.size else result.copy()
 
@@ -259,8 +266,8 @@ class _Cut(NamedTuple):
     key: Any  # the index into what was read
 
 
-def _expand(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """One entry per axis, Ellipsis filled in."""
+def _expand(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], int | None]:
+    """One entry per axis, and where an Ellipsis stood that is filled in."""
     parts = key if isinstance(key, tuple) else (key,)
     dots = [i for i, part in enumerate(parts) if part is Ellipsis]
     if len(dots) > 1:
@@ -272,7 +279,8 @@ def _expand(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
         raise IndexError(f"{given} indices for frames of {len(shape)} dimensions")
     fill = (slice(None),) * (len(shape) - given)
     at = dots[0] if dots else len(parts)
-    return (*parts[:at], *fill, *parts[at + len(dots) :])
+    expanded = (*parts[:at], *fill, *parts[at + len(dots) :])
+    return expanded, at if dots else None
 
 
 def _cut(part: Any, size: int, axis: int) -> _Cut:

@@ -16,6 +16,7 @@ import pytest
 
 import imgstore_zarr
 from imgstore_zarr import ChunkMissingError, CorruptChunkError, ImgStoreError
+from imgstore_zarr.native import codecs
 
 FRAMES, SHAPE, CHUNKSIZE = 10, (9, 12), 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (FRAMES, *SHAPE), np.uint8)
@@ -432,3 +433,15 @@ def test_a_group_that_is_no_recording(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "group", mode="w").create_array("x", shape=(3,), dtype="u1")
     with pytest.raises(imgstore_zarr.RecordingNotFoundError, match="no recording"):
         imgstore_zarr.open(tmp_path / "group")
+
+
+@pytest.mark.parametrize("count", [1, 100, 255, 256, 300, 70_000, 131_072])
+def test_a_column_of_another_length_is_refused(count: int) -> None:
+    values = np.arange(count, dtype="<i8")
+    encoded = codecs.encode_column(values)
+    decoded = np.empty(count, "<i8")
+    codecs.decode_column(encoded, decoded)
+    np.testing.assert_array_equal(decoded, values)
+    for other in (count - 1, count + 1):
+        with pytest.raises(codecs.DecodeError, match="are needed"):
+            codecs.decode_column(encoded, np.empty(other, "<i8"))

@@ -127,15 +127,18 @@ def read_column(
     ChunkMissingError, CorruptChunkError
         Naming the recording, the array and the chunk.
     """
-    column = np.empty((count, *row), dtype.newbyteorder("="))
+    column = np.empty((count, *row), dtype)
     length = chunk_length(row)
 
     def read(chunk: int) -> None:
         key = _chunk_key(name, chunk, 1 + len(row))
         start = chunk * length
         try:
-            data = location.read(key)
-            values = decode_column(data, length * math.prod(row), dtype)
+            part = column[start : start + length]
+            values = part if len(part) == length else np.empty((length, *row), dtype)
+            decode_column(location.read(key), values)
+            if values is not part:
+                part[...] = values[: len(part)]
         except FileNotFoundError as error:
             raise ChunkMissingError(
                 f"{location.name}: {key} is missing, which holds {name} from position {start} on; "
@@ -148,8 +151,6 @@ def read_column(
                 f"{location.name}: {key}, which holds {name} from position {start} on, is damaged "
                 f"({error}); restore it from a backup"
             ) from error
-        part = column[start : start + length]
-        part[...] = values.reshape(-1, *row)[: len(part)]
 
     chunks = range(-(-count // length))
     if len(chunks) <= 1:
@@ -159,7 +160,7 @@ def read_column(
         with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
             for _ in pool.map(read, chunks):
                 pass
-    return column
+    return column.astype(dtype.newbyteorder("="), copy=False)
 
 
 @dataclass

@@ -94,6 +94,9 @@ class ZarrFrames:
 
     def _read_raw(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive uncompressed frames of one shard without a copy."""
+        if len(out) == 1:
+            self._read_one(first, out[0])
+            return
         geometry = self._geometry
         chunk, place = divmod(first, geometry.chunksize)
         entries = self._entries(chunk, first, place, place + len(out))
@@ -115,6 +118,23 @@ class ZarrFrames:
                 verify(frame, checksums[i])
             except DecodeError as error:
                 raise self._corrupt(chunk, first + i, str(error)) from error
+
+    def _read_one(self, position: int, out: NDArray[Any]) -> None:
+        """Read one uncompressed frame: what a run costs beyond the read is more than half of it."""
+        geometry = self._geometry
+        chunk, place = divmod(position, geometry.chunksize)
+        shard = self._shard(chunk, position)
+        offset, size = shard.entries[place].tolist()
+        if size != geometry.inner_bytes + CHECKSUM_BYTES:
+            self._entries(chunk, position, place, place + 1)
+            raise self._corrupt(chunk, position, f"it takes {size} bytes")
+        checksum = np.empty(CHECKSUM_BYTES, np.uint8)
+        pixels = as_bytes(out)
+        self._fill(chunk, position, offset, [pixels, checksum])
+        try:
+            verify(pixels, checksum)
+        except DecodeError as error:
+            raise self._corrupt(chunk, position, str(error)) from error
 
     def _read_run(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive compressed frames of one shard by one read."""
@@ -256,8 +276,8 @@ def _runs(positions: Positions, geometry: ShardGeometry, whole: bool) -> list[tu
     With one frame an inner chunk: consecutive positions of one shard, of bounded size. Otherwise:
     neighbours in `positions` that lie in one group of frames.
     """
-    if not len(positions):
-        return []
+    if len(positions) < 2:
+        return [(0, 1)] * len(positions)
     if whole:
         broken = np.diff(positions) != 1
         unit = geometry.chunksize
