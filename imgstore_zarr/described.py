@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +53,7 @@ class Described:
     @property
     def user_metadata(self) -> dict[str, Any]:
         """The user's own mapping."""
-        return dict(self.info.user_metadata)
+        return copy.deepcopy(dict(self.info.user_metadata))
 
     @property
     def format(self) -> str:

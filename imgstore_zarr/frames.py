@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from imgstore_zarr.pixels import Conversion
 from imgstore_zarr.recording import RecordingInfo
 
+_CONVERTED_AT_ONCE = 16
+
 Positions = NDArray[np.int64]
 
 
@@ -102,6 +104,11 @@ class FrameSink(Protocol):
         """Take one record of extra data, which JSON can hold."""
         ...
 
+    @property
+    def chunk_count(self) -> int:
+        """Chunks that are complete."""
+        ...
+
     def flush(self) -> None:
         """Make everything so far visible to readers, and safe from a crash of this process."""
         ...
@@ -164,9 +171,11 @@ class ConvertedSource:
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         # Decoding looks at neighbouring pixels, so that a window can only be cut afterwards.
         cut = window.slices if window else (slice(None), slice(None))
-        for i in range(len(positions)):
-            stored = self._source.read(positions[i : i + 1])
-            out[i] = self._conversion.apply(stored[0])[cut]
+        # Several at once, so that the source decodes what they share once; not all, for memory.
+        for i in range(0, len(positions), _CONVERTED_AT_ONCE):
+            stored = self._source.read(positions[i : i + _CONVERTED_AT_ONCE])
+            for j, image in enumerate(stored, i):
+                out[j] = self._conversion.apply(image)[cut]
         return out
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ class Problem:
     Attributes
     ----------
     kind
-        ``chunk-missing``, ``chunk-without-index``, ``frame-count``, ``repair-due``, ...
+        ``chunk-missing``, ``chunk-without-index``, ``repair-due``, ``frames-lost``.
     message
         What it is, and what to do.
     chunk

@@ -93,7 +93,7 @@ class ImgStoreWriter(Described):
     @property
     def chunks(self) -> list[int]:
         """The numbers of the chunks that are complete, as in imgstore."""
-        return list(range(self._count // self.info.chunksize))
+        return list(range(self._sink.chunk_count))
 
     def add_image(self, img: NDArray[Any], frame_number: int, frame_time: float) -> None:
         """Append one image.

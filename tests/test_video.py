@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import gc
 import os
 import pickle
 import random
 import shutil
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +16,22 @@ import av
 import cv2
 import numpy as np
 import pytest
+from imgstore_compat.video_frames import OPEN_FILES
 
-from imgstore_zarr import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+import imgstore_zarr
+from imgstore_zarr import (
+    ChunkMissingError,
+    CorruptChunkError,
+    RecordingAccessError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile
 from tests.videos import (
     FRAMES,
     KINDS,
     Images,
     Kind,
+    barcode,
     encode,
     opencv_frames,
     read_barcode,
@@ -126,11 +138,60 @@ def test_decoding_begins_at_clean_entries_only(tmp_path: Path) -> None:
         table = VideoFile(encode(tmp_path / f"{name}{kind.suffix}", scene(FRAMES), kind)).table
         return [int(rank) for rank in table.entries]
 
-    assert entries("plain") == [0, 12, 24, 36, 48]
+    assert entries("plain") == entries("plain-avi") == [0, 12, 24, 36, 48]
+    assert entries("mpeg4-avi") == [0, 12, 24, 36, 48]
+    assert entries("mjpeg") == list(range(FRAMES))
     assert entries("key-frames") == list(range(FRAMES))
     # Its later I-frames are no IDR: frames after them may refer to frames before.
     assert entries("open-gop") == [0]
     assert entries("intra-refresh") == [0]
+    assert entries("b-frames-avi") == [0]
+    assert entries("mpeg4-b-frames-avi") == [0]
+
+
+def test_timestamps_in_the_order_of_decoding_are_not_believed(
+    b_frames: tuple[Path, Images],
+) -> None:
+    path, expected = b_frames
+    rewritten = path.with_name("rewritten.mp4")
+    with av.open(str(path)) as source, av.open(str(rewritten), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                assert packet.dts is not None
+                # Two frames later, since those before 0 would not be shown.
+                packet.pts = packet.dts = packet.dts + 1024
+                packet.stream = stream
+                target.mux(packet)
+    for position in (13, 2, 59, 0, 14):
+        image = VideoFile(rewritten, color=True).frames[position]
+        np.testing.assert_array_equal(image, expected[position])
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_leading_pictures_without_their_past_give_no_frame(tmp_path: Path, suffix: str) -> None:
+    try:
+        av.codec.Codec("libx265", "w")
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip("PyAV here has no encoder libx265")
+    options = "log-level=none:open-gop=1:bframes=4:keyint=12:min-keyint=12"
+    kind = Kind("open", "libx265", suffix=".mkv", options={"x265-params": options})
+    whole = encode(tmp_path / "whole.mkv", scene(FRAMES), kind)
+    cut = tmp_path / f"cut{suffix}"
+    command = ["ffmpeg", "-v", "error", "-ss", "1", "-i", str(whole), "-c", "copy", str(cut)]
+    subprocess.run(command, check=True)
+    with av.open(str(cut)) as container:
+        expected = [
+            frame.to_ndarray(format="gray").astype(np.uint8, copy=False)
+            for frame in container.decode(video=0)
+        ]
+    video = VideoFile(cut, color=False)
+    assert 0 < len(video) == len(expected) < FRAMES
+    numbers = [read_barcode(image[: scene(1).shape[1] // 2]) for image in expected]
+    for position in [*range(len(video)), *range(len(video) - 1, -1, -5)]:
+        image = video.frames[position][: scene(1).shape[1] // 2]
+        assert read_barcode(image) == numbers[position]
 
 
 def test_neighbours_are_decoded_without_a_seek(
@@ -165,7 +226,10 @@ def test_neighbours_are_decoded_without_a_seek(
     assert len(sends) == len(set(sends)) <= 2 * 12 + 4
 
 
-def test_every_entry_is_decoded_for_the_build_of_the_first_packet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeks", [True, False])
+def test_every_entry_is_decoded_for_the_build_of_the_first_packet(
+    tmp_path: Path, seeks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Decoders read 4:4:4 of x264 builds below 151 differently, and the build number stands only in
     # the first packet. Rewriting it makes part of a new file unreadable: the same part from anywhere.
     kind = Kind("old", "libx264", "yuv444p", options={"bf": "2", "g": "12"})
@@ -183,6 +247,11 @@ def test_every_entry_is_decoded_for_the_build_of_the_first_packet(tmp_path: Path
     video = VideoFile(path, color=True)
     sequential = [read(video, position) for position in range(FRAMES)]
     assert None in sequential
+    if not seeks:
+        # As in a container that cannot be searched.
+        monkeypatch.setattr(
+            "imgstore_zarr.video.decoder.Decoder._stamps_before", lambda *_: iter(())
+        )
     for position in (13, 25, 37, 59, 0):
         assert read(VideoFile(path, color=True), position) == sequential[position]
 
@@ -219,6 +288,94 @@ def test_a_forked_process_reads_its_own_frames(b_frames: tuple[Path, Images]) ->
     np.testing.assert_array_equal(video.frames[6], expected[6])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     np.testing.assert_array_equal(video.frames[7], expected[7])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("kind", [PLAIN, B_FRAMES], ids=lambda kind: kind.name)
+def test_a_forked_process_frees_what_it_inherited(tmp_path: Path, kind: Kind) -> None:
+    # Images of this size are decoded by several threads, where the decoder may have them.
+    path = encode(tmp_path / "big.mp4", scene(4, (576, 704)), kind)
+    expected = opencv_frames(path)
+    video, dropped = VideoFile(path, color=True), VideoFile(path, color=True)
+    np.testing.assert_array_equal(video.frames[1], expected[1])
+    np.testing.assert_array_equal(dropped.frames[2], expected[2])
+    child = os.fork()
+    if child == 0:
+        # SIGALRM ends a child that hangs.
+        signal.alarm(20)
+        del dropped
+        right = np.array_equal(video.frames[3], expected[3])
+        del video
+        gc.collect()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(video.frames[3], expected[3])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_threads_keep_few_chunks_open(tmp_path: Path) -> None:
+    def open_files() -> int:
+        count = 0
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                count += str(descriptor.readlink()).startswith(str(tmp_path))
+        return count
+
+    threads = 6
+    with imgstore_zarr.create(tmp_path / "store", "avc1/mp4", (64, 256), chunksize=4) as writer:
+        for number in range(100):
+            writer.add_image(barcode(number, (64, 256)), number, float(number))
+    store = imgstore_zarr.open(tmp_path / "store")
+    peaks: list[int] = []
+
+    def read(position: int) -> int:
+        number = read_barcode(store.frames[position])
+        peaks.append(open_files())
+        return number
+
+    positions = random.Random(3).choices(range(100), k=300)
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(read, positions)) == positions
+    assert 0 < max(peaks) <= OPEN_FILES + threads
+    assert 0 < open_files() <= OPEN_FILES
+    store.close()
+    assert open_files() == 0
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(
+    b_frames: tuple[Path, Images], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    path, expected = b_frames
+    video = VideoFile(path, color=True)
+    video.frames[0]
+    video.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            video.frames[3]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    assert not isinstance(caught.value, CorruptChunkError)
+    np.testing.assert_array_equal(video.frames[3], expected[3])
+
+    def forbidden(path: str) -> None:
+        av.error.err_check(-errno.EACCES, path)
+
+    monkeypatch.setattr(av, "open", forbidden)
+    with pytest.raises(RecordingAccessError, match="may not be read"):
+        len(VideoFile(path))
+
+
+def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+    kind = next(kind for kind in KINDS if kind.name == "mjpeg")
+    path = encode(tmp_path / "unknown.avi", scene(3), kind)
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZZZ"))
+    with pytest.raises(UnsupportedFormatError, match=r"no decoder for its codec .*ZZZZ"):
+        len(VideoFile(path))
 
 
 def test_handles_are_released(b_frames: tuple[Path, Images]) -> None:

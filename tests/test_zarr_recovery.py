@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 import imgstore_zarr
-from imgstore_zarr.native import recovery
+from imgstore_zarr.native import columns, recovery
 
 SHAPE, CHUNKSIZE = (24, 32), 8
 
@@ -176,9 +176,9 @@ def test_names_of_unfinished_files_are_removed(broken: Path) -> None:
 
 
 STEPS: list[Callable[[pytest.MonkeyPatch, BaseException], None]] = [
-    lambda patch, error: patch.setattr(recovery, "publish", raising(error)),
+    lambda patch, error: patch.setattr(recovery, "move", raising(error)),
     lambda patch, error: patch.setattr(recovery, "_commit", raising(error)),
-    lambda patch, error: patch.setattr(recovery, "rewrite_column", raising(error)),
+    lambda patch, error: patch.setattr(columns.ColumnWriter, "extend", raising(error)),
     lambda patch, error: patch.setattr(recovery, "write_extra", raising(error)),
     lambda patch, error: patch.setattr(recovery, "_remove", raising(error)),
 ]

@@ -78,6 +78,10 @@ KINDS = [
     Kind("fragmented", "libx264", options={"bf": "3", "g": "12", "movflags": "frag_keyframe"}),
     Kind("transport-stream", "libx264", suffix=".ts", options={"bf": "3", "g": "12"}),
     Kind("mjpeg", "mjpeg", "yuvj420p", ".avi"),
+    # AVI holds no presentation times, so that its frames can only be counted.
+    Kind("b-frames-avi", "libx264", suffix=".avi", options={"bf": "3", "g": "12"}),
+    Kind("plain-avi", "libx264", suffix=".avi", options={"bf": "0", "g": "12"}),
+    Kind("mpeg4-b-frames-avi", "mpeg4", suffix=".avi", options={"bf": "3", "g": "12"}),
     Kind("mpeg4", "mpeg4", suffix=".mp4", options={"bf": "2", "g": "12"}),
     Kind("mpeg4-avi", "mpeg4", suffix=".avi", options={"bf": "0", "g": "12"}),
     Kind("ffv1", "ffv1", suffix=".mkv", options={"g": "5"}),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -12,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Location, access_error
 
 SUFFIXES = (".npz", ".yaml")
 
@@ -23,6 +25,21 @@ _NPY = re.compile(
     rb"\{'descr': '(?P<descr>[<>|=][iuf][1248])', 'fortran_order': (?:True|False), "
     rb"'shape': \((?P<count>\d+),\), \} *\n",
     re.DOTALL,
+)
+
+# What zipfile and yaml raise on damaged, encrypted or oddly compressed files.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    yaml.YAMLError,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 Columns = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -51,7 +68,9 @@ def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> C
     Raises
     ------
     CorruptChunkError
-        The index cannot be read.
+        The index is damaged.
+    RecordingAccessError
+        It may not be read.
     """
     for suffix in SUFFIXES:
         key = stem + suffix
@@ -59,17 +78,36 @@ def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> C
             continue
         try:
             data = location.read(key)
+        except PermissionError as error:
+            raise access_error(location, f"reading {key}", error) from error
+        try:
             numbers, times = _from_npz(data) if suffix == ".npz" else _from_yaml(data)
-            columns = np.asarray(numbers).astype(np.int64), np.asarray(times).astype(np.float64)
+            columns = _integers(np.asarray(numbers)), _floats(np.asarray(times))
             if columns[0].ndim != 1 or columns[0].shape != columns[1].shape:
                 raise ValueError(f"{columns[0].shape} frame numbers, {columns[1].shape} times")
-        except (zipfile.BadZipFile, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        except _DAMAGE as error:
             raise CorruptChunkError(
                 f"{location.name}: the index {key} is damaged ({type(error).__name__}: {error}); "
                 "restore it from a backup"
             ) from error
         return columns
     return None
+
+
+def _integers(numbers: NDArray[np.generic]) -> NDArray[np.int64]:
+    if numbers.dtype.kind == "i":
+        return numbers.astype(np.int64)
+    values = numbers.tolist()
+    whole = [int(value) for value in values]
+    if whole != values:
+        raise ValueError("the frame numbers are no integers")
+    return np.array(whole, np.int64)
+
+
+def _floats(times: NDArray[np.generic]) -> NDArray[np.float64]:
+    if times.dtype.kind not in "iuf":
+        raise ValueError("the frame times are no numbers")
+    return times.astype(np.float64)
 
 
 def _from_npz(data: bytes) -> tuple[NDArray[np.generic], NDArray[np.generic]]:

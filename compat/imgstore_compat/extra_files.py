@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +92,7 @@ class ExtraFiles:
         try:
             if key.endswith(".h5"):
                 return _from_h5(data)
-            table = pd.DataFrame(json.loads(data))
+            table = pd.DataFrame(self._records(key, data))
             if is_motif and not table.empty:
                 table = table[table["frame_number"] >= 0]
                 columns = ["frame_index", *({"sensor_time"} & set(table.columns))]
@@ -102,6 +104,20 @@ class ExtraFiles:
             ) from error
         return table
 
+    def _records(self, key: str, data: bytes) -> list[dict[str, Any]]:
+        # A writer that did not come to its end leaves a list without its end.
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+        try:
+            records: list[dict[str, Any]] = json.loads(text)
+        except json.JSONDecodeError:
+            records = _whole_records(text)
+            warnings.warn(
+                f"{self.location.name}: the extra data {key} break off, as after a crash; "
+                f"read were the {len(records)} whole records before",
+                stacklevel=5,
+            )
+        return records
+
     def samplerate(self) -> float | None:
         """Return the one sample rate of Motif's data, in Hz."""
         import h5py
@@ -112,6 +128,41 @@ class ExtraFiles:
             if len(rates) == 1 and rates[0] is not None:
                 return float(rates[0])
         return None
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
+_BETWEEN = re.compile(r"\s*,?\s*")
+
+
+def _whole_records(text: str) -> list[dict[str, Any]]:
+    """Return the records of a JSON list that breaks off; ValueError where it is damaged otherwise."""
+    text = text.strip()
+    if text and not text.startswith("["):
+        raise ValueError("no list of records")
+    decoder = json.JSONDecoder()
+    records: list[dict[str, Any]] = []
+    position = 1
+    while (match := _BETWEEN.match(text, position)) and (start := match.end()) < len(text):
+        try:
+            record, position = decoder.raw_decode(text, start)
+        except json.JSONDecodeError:
+            if _breaks_off(text[start:]):
+                break
+            raise
+        if not isinstance(record, dict):
+            raise TypeError(f"{record!r} is no record")
+        records.append(record)
+    return records
+
+
+def _breaks_off(text: str) -> bool:
+    """Whether a JSON object begins here that does not end."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth <= 0:
+            return False
+    return text.startswith("{")
 
 
 def _text(value: Any) -> str:

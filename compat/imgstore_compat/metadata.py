@@ -15,6 +15,7 @@ import yaml
 from imgstore_zarr.errors import (
     InvalidMetadataError,
     RecordingNotFoundError,
+    UnsupportedFormatError,
     UnsupportedVersionError,
 )
 from imgstore_zarr.recording import RecordingSpec, local_timezone
@@ -24,7 +25,19 @@ FILE = "metadata.yaml"
 LOCK_FILE = ".lock"
 STORE_KEY = "__store"
 STORE_VERSION = 2
-VIDEO_CLASSES = frozenset({"VideoImgStore", "VideoImgStoreFFMPEG"})
+VIDEO_CLASSES = ("VideoImgStore", "VideoImgStoreFFMPEG")
+IMGSTORE_CLASSES = (*VIDEO_CLASSES, "DirectoryImgStore")
+
+# What yaml, and using what it gives, raise on a damaged document.
+_DAMAGE = (
+    yaml.YAMLError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 # The formats for which imgstore cuts odd sizes, since 4:2:0 video cannot have them.
 _CUT_FORMATS = frozenset({"mjpeg", "mjpeg/avi", "h264/mkv", "avc1/mp4"})
@@ -84,10 +97,10 @@ class StoreMetadata:
 
 
 def read_store_class(location: Location) -> str | None:
-    """Return the class that a ``metadata.yaml`` names; None where there is none or it is damaged."""
+    """Return the class that a ``metadata.yaml`` names; None where it cannot be read or is damaged."""
     try:
         return str(_parse(location.read(FILE))[STORE_KEY]["class"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, *_DAMAGE):
         return None
 
 
@@ -106,9 +119,11 @@ def read_metadata(location: Location) -> StoreMetadata:
     Raises
     ------
     RecordingNotFoundError, RecordingAccessError
-        There is none, or it may not be read.
+        There is none, or it cannot be read.
     InvalidMetadataError
         It is damaged, or lacks a key that every recording has.
+    UnsupportedFormatError
+        It is of another class than those of video stores.
     UnsupportedVersionError
         It is of another version than 2.
     """
@@ -116,22 +131,36 @@ def read_metadata(location: Location) -> StoreMetadata:
         document = _parse(location.read(FILE))
         store = document.pop(STORE_KEY)
         metadata = StoreMetadata(store, document)
-        _ = metadata.imgshape, metadata.dtype, metadata.chunksize, metadata.encoding
+        _check_readable(location, store)
+        shape = metadata.imgshape
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise ValueError(f"imgshape {shape}")
+        _ = metadata.dtype, metadata.chunksize, metadata.encoding
     except FileNotFoundError as error:
         raise RecordingNotFoundError(f"{location.name} has no {FILE}") from error
-    except PermissionError as error:
-        raise access_error(location, "reading", error) from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (UnsupportedFormatError, UnsupportedVersionError):
+        raise
+    except OSError as error:
+        raise access_error(location, f"reading {FILE}", error) from error
+    except _DAMAGE as error:
         raise InvalidMetadataError(
             f"{location.name}: {FILE} is damaged ({type(error).__name__}: {error}); "
             "restore it from a backup"
         ) from error
-    if store.get("version") != STORE_VERSION:
+    return metadata
+
+
+def _check_readable(location: Location, store: Mapping[str, Any]) -> None:
+    if store["class"] not in VIDEO_CLASSES:
+        raise UnsupportedFormatError(
+            f"{location.name} is a store of class {store['class']}; those of "
+            f"{' and '.join(VIDEO_CLASSES)} are read"
+        )
+    if store["version"] != STORE_VERSION:
         raise UnsupportedVersionError(
-            f"{location.name} is a store of version {store.get('version')!r}; "
+            f"{location.name} is a store of version {store['version']!r}; "
             f"version {STORE_VERSION} is read"
         )
-    return metadata
 
 
 def timezone_of(metadata: StoreMetadata) -> dt.tzinfo:
@@ -173,7 +202,20 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
 def dump_metadata(
     spec: RecordingSpec, *, store_class: str, stored_shape: tuple[int, ...], **more: Any
 ) -> bytes:
-    """Return the ``metadata.yaml`` of a new recording, as imgstore 0.4.0 reads it."""
+    """Return the ``metadata.yaml`` of a new recording, as imgstore 0.4.0 reads it.
+
+    Raises
+    ------
+    InvalidMetadataError
+        The user's key that YAML cannot hold, or that is not the user's.
+    """
+    for key, value in spec.metadata.items():
+        if key == STORE_KEY:
+            raise InvalidMetadataError(
+                f"metadata has the key {key!r}, under which {FILE} holds what the store needs; "
+                "choose another"
+            )
+        _check_returns(key, value)
     store = {
         "class": store_class,
         "version": STORE_VERSION,
@@ -186,4 +228,19 @@ def dump_metadata(
         "uuid": spec.uuid,
         **more,
     }
-    return yaml.safe_dump({**spec.metadata, STORE_KEY: store}, allow_unicode=True).encode()
+    return _dump({**spec.metadata, STORE_KEY: store})
+
+
+def _dump(document: Mapping[str, Any]) -> bytes:
+    return yaml.safe_dump(document, allow_unicode=False).encode("ascii")
+
+
+def _check_returns(key: str, value: Any) -> None:
+    """Refuse what YAML does not give back as it was, such as half of a surrogate pair."""
+    document = {key: value}
+    try:
+        if _parse(_dump(document)) == document:
+            return
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    raise InvalidMetadataError(f"metadata[{key!r}] is {value!r}, which {FILE} cannot hold")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
+from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import Int64s
 from imgstore_zarr.pixels import is_color
@@ -17,7 +21,13 @@ from imgstore_zarr.storage import Directory
 from imgstore_zarr.video import VideoFile
 
 OPEN_FILES = 4
-"""How many video files one source keeps open, each with its decoder."""
+"""How many video files one source keeps open, each with its decoder, unless more are being read."""
+
+
+@dataclass
+class _Lease:
+    file: VideoFile
+    readers: int = 0
 
 
 class VideoFrames:
@@ -56,10 +66,12 @@ class VideoFrames:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._files: OrderedDict[int, VideoFile] = OrderedDict()
+        self._process = os.getpid()
+        self._leases: OrderedDict[int, _Lease] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_files")}
+        own = ("_lock", "_process", "_leases")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -81,8 +93,9 @@ class VideoFrames:
         if not self._count:
             return (1, *self._image_shape)
         try:
-            gop = self._file(0).preferred_chunks[0]
-        except (ChunkMissingError, CorruptChunkError):
+            with self._lease(0) as file:
+                gop = file.preferred_chunks[0]
+        except (OSError, UnsupportedFormatError):
             gop = 1  # it is only advice: reading says what is wrong
         return (gop, *self._image_shape)
 
@@ -94,28 +107,44 @@ class VideoFrames:
         chunks = np.searchsorted(self._starts, positions, side="right") - 1
         for chunk in np.unique(chunks).tolist():
             places = np.flatnonzero(chunks == chunk)
-            file = self._file(chunk)
-            self._check_shape(file, chunk)
             inside = positions[places] - self._starts[chunk]
-            if len(places) == len(positions):
-                file.read(inside, window, out)
-            else:
-                out[places] = file.read(inside, window)
+            with self._lease(chunk) as file:
+                self._check_shape(file, chunk)
+                if len(places) == len(positions):
+                    file.read(inside, window, out)
+                else:
+                    out[places] = file.read(inside, window)
         return out
 
-    def _file(self, chunk: int) -> VideoFile:
-        with self._lock:
-            file = self._files.get(chunk)
-            if file is None:
-                file = self._files[chunk] = self._open(chunk)
-            self._files.move_to_end(chunk)
-            forgotten = None
-            if len(self._files) > OPEN_FILES:
-                _, forgotten = self._files.popitem(last=False)
-        if forgotten is not None:
-            # Waits for a thread that is reading it just now.
-            forgotten.close()
-        return file
+    def _enter(self) -> threading.Lock:
+        # A forked process must not wait for a thread of its parent.
+        if self._process != os.getpid():
+            self._forget()
+        return self._lock
+
+    @contextmanager
+    def _lease(self, chunk: int) -> Iterator[VideoFile]:
+        """Lend the file of a chunk, which nobody closes as long as it is read."""
+        with self._enter():
+            lease = self._leases.setdefault(chunk, _Lease(self._open(chunk)))
+            self._leases.move_to_end(chunk)
+            lease.readers += 1
+            self._close_idle(OPEN_FILES)
+        try:
+            yield lease.file
+        finally:
+            with self._enter():
+                lease.readers -= 1
+                if self._leases.get(chunk) is lease:
+                    self._close_idle(OPEN_FILES)
+                elif not lease.readers:
+                    lease.file.close()
+
+    def _close_idle(self, keep: int) -> None:
+        """Close files that nobody reads, those not used for longest first, until few are open."""
+        idle = [chunk for chunk, lease in self._leases.items() if not lease.readers]
+        for chunk in idle[: max(len(self._leases) - keep, 0)]:
+            self._leases.pop(chunk).file.close()
 
     def _open(self, chunk: int) -> VideoFile:
         number = int(self._numbers[chunk])
@@ -135,8 +164,7 @@ class VideoFrames:
             )
 
     def close(self) -> None:
-        """Close every file."""
-        with self._lock:
-            files, self._files = self._files, OrderedDict()
-        for file in files.values():
-            file.close()
+        """Close every file; those that are being read, when their readers are done."""
+        with self._enter():
+            self._close_idle(0)
+            self._leases.clear()

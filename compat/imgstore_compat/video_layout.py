@@ -11,7 +11,8 @@ import numpy as np
 from imgstore_compat.chunk_index import SUFFIXES, Columns, read_chunk_index
 from imgstore_compat.extra_files import ExtraFiles
 from imgstore_compat.metadata import (
-    VIDEO_CLASSES,
+    FILE,
+    IMGSTORE_CLASSES,
     StoreMetadata,
     created_of,
     read_metadata,
@@ -21,6 +22,7 @@ from imgstore_compat.metadata import (
 from imgstore_compat.video_frames import VideoFrames
 from imgstore_compat.video_sink import CODECS, VideoSink, encoder_options
 from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -42,12 +44,18 @@ class VideoLayout:
         return {name: name for name in CODECS} | {"mjpeg": "mjpeg/avi"}
 
     def recognises(self, location: Location) -> bool:
-        """Whether there is a ``metadata.yaml`` that names a class of video stores."""
+        """Whether there is a ``metadata.yaml``, unless it names a class that is not imgstore's.
+
+        One that is damaged, may not be read, or names another class of imgstore is for `open` to
+        refuse: that a recording is there is certain.
+        """
         try:
-            is_zarr = location.exists("zarr.json")
+            if location.exists("zarr.json") or not location.exists(FILE):
+                return False
         except OSError:
             return False
-        return not is_zarr and read_store_class(location) in VIDEO_CLASSES
+        name = read_store_class(location)
+        return name is None or name in IMGSTORE_CLASSES
 
     def open(self, location: Location) -> Parts:
         """Open a recording; see `Layout.open`."""
@@ -56,6 +64,7 @@ class VideoLayout:
         names = directory.names()
         videos = _numbers(names, (metadata.extension,))
         indexes = _numbers(names, SUFFIXES)
+        numbers = videos | indexes | _numbers(names, EXTRA_DATA_FILE_EXTENSIONS)
         chunks, problems = _read_indexes(directory, sorted(videos | indexes), names)
         problems += [
             Problem(
@@ -77,7 +86,7 @@ class VideoLayout:
             index.chunk_starts,
             len(index),
         )
-        extra = ExtraFiles(directory, tuple((n, f"{n:06d}") for n in sorted(videos | indexes)))
+        extra = ExtraFiles(directory, tuple((n, f"{n:06d}") for n in sorted(numbers)))
         return Parts(info, index, frames, extra, tuple(problems))
 
     def create(self, location: Location, spec: RecordingSpec) -> VideoSink:
@@ -107,7 +116,7 @@ def _directory(location: Location) -> Directory:
 def _numbers(names: list[str], endings: tuple[str, ...]) -> set[int]:
     """The numbers of the chunks that have a file with one of these endings."""
     stems = (name[: -len(end)] for name in names for end in endings if name.endswith(end))
-    return {int(stem) for stem in stems if stem.isdigit()}
+    return {int(stem) for stem in stems if stem.isdecimal()}
 
 
 def _read_indexes(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -10,11 +13,16 @@ from numpy.typing import NDArray
 
 from imgstore_compat.chunk_index import SUFFIXES, dump_chunk_index
 from imgstore_compat.metadata import FILE, LOCK_FILE, dump_metadata
-from imgstore_zarr.errors import UnsupportedFormatError
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    CorruptChunkError,
+    ImgStoreError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.extra import dump_record
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Directory, access_error
-from imgstore_zarr.video import EncoderOptions, VideoEncoder
+from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile
 
 DEFAULT_CHUNKSIZE = 10_000
 
@@ -76,7 +84,9 @@ class VideoSink:
         self._encoder: VideoEncoder | None = None
         self._numbers: list[int] = []
         self._times: list[float] = []
-        self._extra: IO[str] | None = None
+        self._extra: IO[bytes] | None = None
+        self._extra_stem = ""
+        self._trouble = ""
 
     @property
     def info(self) -> RecordingInfo:
@@ -84,48 +94,126 @@ class VideoSink:
         return self._info
 
     @property
-    def _stem(self) -> str:
-        return f"{self._chunk:06d}"
+    def chunk_count(self) -> int:
+        """Chunks that are complete."""
+        return self._chunk
+
+    def _stem(self, chunk: int) -> str:
+        return f"{chunk:06d}"
+
+    @property
+    def _video(self) -> str:
+        return self._stem(self._chunk) + self._extension
 
     def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
         """Encode one image; odd sizes lose their last row or column, as in imgstore."""
-        if self._encoder is None:
-            self._encoder = VideoEncoder(
-                self._location.root / (self._stem + self._extension),
-                CODECS[self._info.format],
-                self._info.stored_shape,
-                self._options,
-            )
-        self._encoder.write(image[self._cut])
-        self._numbers.append(frame_number)
-        self._times.append(frame_time)
-        if len(self._numbers) == self._info.chunksize:
+        if self._trouble:
+            raise CorruptChunkError(self._refusal())
+        # A full chunk is finished only now, so that extra data of its last frame still lie beside it.
+        if self._times and (self._encoder is None or len(self._times) == self._info.chunksize):
             self._finish_chunk()
+        with self._in_doubt(f"at frame {frame_number}"):
+            if self._encoder is None:
+                self._encoder = VideoEncoder(
+                    self._location.root / self._video,
+                    CODECS[self._info.format],
+                    self._info.stored_shape,
+                    self._options,
+                )
+            self._encoder.write(image[self._cut])
+            self._numbers.append(frame_number)
+            self._times.append(frame_time)
+
+    @contextlib.contextmanager
+    def _in_doubt(self, where: str) -> Iterator[None]:
+        """Whatever interrupts this, nobody knows what is in the video: no more frames are taken."""
+        from av.error import FFmpegError
+
+        self._trouble = f"chunk {self._chunk} could not be written {where}"
+        try:
+            yield
+        except (FFmpegError, OSError) as error:
+            raise CorruptChunkError(f"{self._refusal()} ({error})") from error
+        self._trouble = ""
+
+    def _refusal(self) -> str:
+        return (
+            f"{self._location.name}: {self._trouble}; no more frames are taken, close() keeps those "
+            "before"
+        )
 
     def add_extra(self, record: dict[str, Any]) -> None:
-        """Append a record to the JSON list beside the chunk."""
-        text = dump_record(record)
+        """Append a record to the JSON list beside the chunk of the last frame."""
+        text = dump_record(record).encode()
+        stem = self._stem(self._chunk if self._times else max(0, self._chunk - 1))
+        if stem != self._extra_stem:
+            self._close_extra()
+            self._extra = self._extra_path(stem).open("wb")
+            self._extra_stem = stem
+            self._extra.write(b"[" + text)
+            return
         if self._extra is None:
-            path = self._location.root / f"{self._stem}.extra.json"
-            self._extra = path.open("w", encoding="utf-8")
-            self._extra.write("[" + text)
-        else:
-            self._extra.write(", " + text)
+            self._extra = self._extra_path(stem).open("r+b")
+            self._extra.seek(-len(b"]"), os.SEEK_END)
+        self._extra.write(b", " + text)
+
+    def _extra_path(self, stem: str) -> Path:
+        return self._location.root / f"{stem}.extra.json"
+
+    def _close_extra(self) -> None:
+        if self._extra is not None:
+            file, self._extra = self._extra, None
+            with file:
+                file.write(b"]")
 
     def _finish_chunk(self) -> None:
+        try:
+            self._finish_video()
+        finally:
+            self._close_extra()
+
+    def _finish_video(self) -> None:
         """Finish the video before its index says that the frames are there."""
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
-            index = dump_chunk_index(self._numbers, self._times)
-            self._location.write(f"{self._stem}.npz", index)
-        if self._extra is not None:
-            self._extra.write("]")
-            self._extra.close()
-            self._extra = None
-        if self._numbers:
+        count = len(self._times)
+        if self._trouble:
+            kept = self._rescue()
+        else:
+            if self._encoder is not None:
+                with self._in_doubt("at its end"):
+                    self._close_encoder()
+            kept = count
+        if kept:
+            index = dump_chunk_index(self._numbers[:kept], self._times[:kept])
+            self._location.write(f"{self._stem(self._chunk)}.npz", index)
             self._chunk += 1
-            self._numbers, self._times = [], []
+        self._numbers, self._times = [], []
+        if kept < count:
+            raise CorruptChunkError(
+                f"{self._location.name}: {self._trouble}; of the {count} frames before, the first "
+                f"{kept} are in the video, the others are lost"
+            )
+
+    def _close_encoder(self) -> None:
+        if self._encoder is not None:
+            encoder, self._encoder = self._encoder, None
+            encoder.close()
+
+    def _rescue(self) -> int:
+        """Finish a video that failed; return how many of the frames that were taken are in it."""
+        from av.error import FFmpegError
+
+        with contextlib.suppress(FFmpegError, OSError):
+            self._close_encoder()
+        if not self._times:
+            self._location.delete(self._video)
+            return 0
+        file = VideoFile(self._location.root / self._video)
+        try:
+            return min(len(self._times), len(file))
+        except (ChunkMissingError, CorruptChunkError, UnsupportedFormatError):
+            return 0
+        finally:
+            file.close()
 
     def flush(self) -> None:
         """Finish the open chunk early: a video file is whole only once it is closed."""
@@ -133,18 +221,21 @@ class VideoSink:
 
     def empty(self) -> None:
         """Remove every chunk; the recording stays and can be written to."""
-        self._finish_chunk()
+        with contextlib.suppress(ImgStoreError, OSError):
+            self._finish_chunk()
         ends = (self._extension, ".extra.json", *SUFFIXES)
         for name in self._location.names():
             stem, dot, end = name.partition(".")
-            if stem.isdigit() and dot + end in ends:
+            if stem.isdecimal() and dot + end in ends:
                 self._location.delete(name)
         self._begin()
 
     def close(self) -> None:
         """Finish the last chunk and let go of the recording."""
-        self._finish_chunk()
-        self._location.delete(LOCK_FILE)
+        try:
+            self._finish_chunk()
+        finally:
+            self._location.delete(LOCK_FILE)
 
 
 def encoder_options(spec: RecordingSpec) -> EncoderOptions:

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgstore_zarr.errors import ImgStoreError, InvalidMetadataError, UnsupportedFormatError
+from imgstore_zarr.errors import (
+    ImgStoreError,
+    InvalidMetadataError,
+    RecordingLockedError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
-from imgstore_zarr.native.columns import Record, read_column, read_extra
+from imgstore_zarr.native.columns import read_column
+from imgstore_zarr.native.extra_columns import Record, read_extra
 from imgstore_zarr.native.metadata import (
     COLUMNS,
     GROUP_KEY,
@@ -162,14 +168,19 @@ class ZarrLayout:
         The old ones are first kept as the array ``frame_number_before_reindex``. Interrupted, this
         can be run again: it then comes to the same numbers.
         """
+        if location.exists(INFLIGHT):
+            raise RecordingLockedError(
+                f"{location.name}: a writer is at work, or was interrupted; close it, or call "
+                "imgstore_zarr.repair(...), and then renumber"
+            )
         recording = parse(location.name, location.read(GROUP_KEY))
         dtype = COLUMNS["frame_number"]
         if not recording.renumbered:
-            rewrite_column(location, ORIGINAL_NUMBERS, dtype, index.frame_number, 0)
+            rewrite_column(location, ORIGINAL_NUMBERS, dtype, index.frame_number)
             recording = replace(recording, renumbered=True)
             for key, document in recording.documents(len(index), recording.extra).items():
                 location.write(key, document)
-        rewrite_column(location, "frame_number", dtype, frame_number, 0)
+        rewrite_column(location, "frame_number", dtype, frame_number)
         extra = recording.extra
         if {"frame_index", "frame_number"} <= set(extra):
             records = read_extra(location, {"frame_index": extra["frame_index"]})["frame_index"]
@@ -177,7 +188,7 @@ class ZarrLayout:
             numbers = read_extra(location, {"frame_number": extra["frame_number"]})["frame_number"]
             changed = np.where(places >= 0, np.append(frame_number, 0)[places], numbers)
             stored = np.dtype(extra["frame_number"]["data_type"])
-            rewrite_column(location, "extra/frame_number", stored, changed, 0)
+            rewrite_column(location, "extra/frame_number", stored, changed)
 
 
 def _stored_shape(spec: RecordingSpec) -> tuple[int, ...]:

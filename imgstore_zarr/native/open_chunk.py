@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.native.codecs import Bytes
 from imgstore_zarr.native.journal import MAGIC, RECORD_BYTES, JournalRecord, encode_record
-from imgstore_zarr.native.shards import ShardGeometry, empty_entries, encode_entries
+from imgstore_zarr.native.shards import MISSING, ShardGeometry, empty_entries, encode_entries
 from imgstore_zarr.storage import Location, sync_directory
 
 INFLIGHT = ".inflight"
@@ -47,6 +47,7 @@ class OpenChunk:
     def __init__(self, spool: Path, number: int, geometry: ShardGeometry) -> None:
         self.number = number
         self.frames = 0
+        self._published = False
         self._spool = spool
         self._geometry = geometry
         self._entries = empty_entries(geometry)
@@ -54,8 +55,21 @@ class OpenChunk:
         self._size = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._shard = os.open(shard_path(spool, number), flags, 0o666)
-        self._journal = os.open(journal_path(spool, number), flags, 0o666)
-        self._journal_size = write_all(self._journal, [MAGIC], 0)
+        try:
+            self._journal = os.open(journal_path(spool, number), flags, 0o666)
+        except OSError:
+            os.close(self._shard)
+            raise
+        try:
+            self._journal_size = write_all(self._journal, [MAGIC], 0)
+        except OSError:
+            self.release()
+            raise
+
+    @property
+    def full(self) -> bool:
+        """Whether no frame can be added: the chunk is to be finished."""
+        return self.frames == self._geometry.chunksize
 
     def append(self, frames: NDArray[Any], numbers: Sequence[int], times: Sequence[float]) -> None:
         """Append a whole group of frames, or the last ones of the recording.
@@ -107,58 +121,73 @@ class OpenChunk:
         shutil.copyfile(shard_path(self._spool, self.number), copy)
         descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
         try:
-            size, entries, buffers = self._size, self._entries, list[Bytes | bytes]()
-            if len(pending):
-                entries = entries.copy()
-                for i, encoded in enumerate(self._geometry.encode_group(pending), self._inner):
-                    length = sum(len(buffer) for buffer in encoded)
-                    entries[i] = size, length
-                    buffers.extend(encoded)
-                    size += length
-            write_all(descriptor, [*buffers, encode_entries(entries)], self._size)
+            size, inner, buffers = self._size, self._inner, list[Bytes | bytes]()
+            for encoded in self._geometry.encode_group(pending) if len(pending) else ():
+                length = sum(len(buffer) for buffer in encoded)
+                self._entries[inner] = size, length
+                buffers.extend(encoded)
+                inner += 1
+                size += length
+            write_all(descriptor, [*buffers, *encode_entries(self._entries)], self._size)
             os.ftruncate(descriptor, size + self._geometry.index_bytes)
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
                 os.fsync(descriptor)
         finally:
+            self._entries[self._inner :] = MISSING
             os.close(descriptor)
-        publish(copy, location, self._geometry.key(self.number), durable=durable)
+        key = self._geometry.key(self.number)
+        move(copy, location, key)
+        if durable:
+            sync_parents(location, key)
 
     def finish(self, location: Location, *, durable: bool) -> None:
-        """Write the index and move the shard to its key. The journal stays until `discard`."""
-        write_all(self._shard, [encode_entries(self._entries)], self._size)
-        os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
+        """Write the index and move the shard to its key. The journal stays until `discard`.
+
+        What failed can be called again.
+        """
+        key = self._geometry.key(self.number)
+        if not self._published:
+            write_all(self._shard, encode_entries(self._entries), self._size)
+            os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
+            if durable:
+                os.fsync(self._shard)
+                os.fsync(self._journal)
+            move(shard_path(self._spool, self.number), location, key)
+            # From here on the file is what readers see.
+            self._published = True
         if durable:
-            os.fsync(self._shard)
-            os.fsync(self._journal)
-        publish(
-            shard_path(self._spool, self.number),
-            location,
-            self._geometry.key(self.number),
-            durable=durable,
-        )
+            sync_parents(location, key)
+
+    def release(self) -> None:
+        """Close the files; what is in the spool stays."""
+        for descriptor in (self._shard, self._journal):
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Close and remove what is left in the spool: the chunk is committed, or not wanted."""
-        os.close(self._shard)
-        os.close(self._journal)
+        self.release()
         shard_path(self._spool, self.number).unlink(missing_ok=True)
         journal_path(self._spool, self.number).unlink(missing_ok=True)
 
 
-def publish(file: Path, location: Location, key: str, *, durable: bool) -> None:
+def move(file: Path, location: Location, key: str) -> None:
     """Move a finished file to its key: by renaming on a file system, by an upload elsewhere."""
     if location.path is None:
-        location.write(key, file.read_bytes(), durable=durable)
+        location.write(key, file.read_bytes())
         file.unlink()
         return
     target = location.path / key
     target.parent.mkdir(parents=True, exist_ok=True)
     file.replace(target)
-    if durable:
-        for directory in (target.parent, *target.parents[1 : len(Path(key).parts)]):
-            sync_directory(directory)
+
+
+def sync_parents(location: Location, key: str) -> None:
+    """Make the name of an object survive power loss, up to the recording's own directory."""
+    if location.path is not None:
+        for parent in Path(key).parents:
+            sync_directory(location.path / parent)
 
 
 def write_all(descriptor: int, buffers: Sequence[Any], offset: int) -> int:

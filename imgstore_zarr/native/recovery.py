@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
-from imgstore_zarr.native.columns import ColumnWriter, read_column, write_extra
+from imgstore_zarr.native.columns import ColumnWriter, read_column
+from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
+from imgstore_zarr.native.lock import Lock
 from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
-from imgstore_zarr.native.open_chunk import INFLIGHT, journal_path, publish, shard_path
+from imgstore_zarr.native.open_chunk import (
+    INFLIGHT,
+    journal_path,
+    move,
+    shard_path,
+    sync_parents,
+    write_all,
+)
 from imgstore_zarr.native.shards import (
     MISSING,
     ShardGeometry,
@@ -23,7 +32,7 @@ from imgstore_zarr.native.shards import (
     empty_entries,
     encode_entries,
 )
-from imgstore_zarr.native.writer import EXTRA_KEY, Lock, extra_lines
+from imgstore_zarr.native.writer import EXTRA_KEY, extra_lines
 from imgstore_zarr.storage import Location
 
 SET_ASIDE = "set-aside"
@@ -98,13 +107,12 @@ def _rebuild(
     if whole and _published(location, geometry, chunk) <= _frames(geometry, inner):
         if whole < len(records):
             shutil.copyfile(path, spool / f"{chunk}.damaged")
-        with path.open("r+b") as file:
+        with path.open("r+b", buffering=0) as file:
             file.truncate(size)
-            file.seek(size)
-            file.write(encode_entries(entries))
-            file.flush()
+            write_all(file.fileno(), encode_entries(entries), size)
             os.fsync(file.fileno())
-        publish(path, location, geometry.key(chunk), durable=True)
+        move(path, location, geometry.key(chunk))
+        sync_parents(location, geometry.key(chunk))
     return whole
 
 
@@ -151,31 +159,29 @@ def _commit(
         "frame_number": [record.frame_number for record in records],
         "frame_time": [record.frame_time for record in records],
     }
-    if records:
-        for name, dtype in COLUMNS.items():
-            old = read_column(location, name, before, dtype)
-            rewrite_column(location, name, dtype, np.append(old, added[name]), before)
+    for name, dtype in COLUMNS.items() if records else ():
+        writer = ColumnWriter.resumed(location, name, dtype, before)
+        tail = read_column(location, name, before, dtype, start=writer.count)
+        writer.extend(np.append(tail, np.array(added[name], dtype)))
+        writer.write()
     extra: dict[str, Any] = dict(recording.extra)
     if location.path is not None and location.exists(EXTRA_KEY):
         lines = location.path / EXTRA_KEY
         extra = write_extra(
-            location, lambda: (r for r in extra_lines(lines) if r.get("frame_index", -1) < count)
+            location,
+            lambda: (record for record in extra_lines(lines) if record["frame_index"] < count),
+            durable=True,
         )
     for key, document in recording.documents(count, extra).items():
         location.write(key, document, durable=True)
 
 
 def rewrite_column(
-    location: Location,
-    name: str,
-    dtype: np.dtype[Any],
-    values: NDArray[Any],
-    unchanged: int,
+    location: Location, name: str, dtype: np.dtype[Any], values: NDArray[Any]
 ) -> None:
-    """Write a column from the chunk on that holds the first changed value."""
-    writer = ColumnWriter.resumed(location, name, dtype, unchanged)
-    for value in values[writer.count :]:
-        writer.append(value)
+    """Write a column anew, chunk by chunk."""
+    writer = ColumnWriter.resumed(location, name, dtype, 0)
+    writer.extend(values)
     writer.write()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,45 +15,19 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import RecordingExistsError, RecordingLockedError
+from imgstore_zarr.errors import RecordingExistsError
 from imgstore_zarr.extra import dump_record
-from imgstore_zarr.native.columns import ColumnWriter, Record, write_extra
+from imgstore_zarr.native.columns import ColumnWriter
+from imgstore_zarr.native.extra_columns import Record, write_extra
+from imgstore_zarr.native.lock import Lock
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
 from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk, write_all
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
 
-_LOCK = "lock"
 _EXTRA = "extra.jsonl"
 EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
 """Extra data while they are being recorded: one JSON object a line."""
-
-
-class Lock:
-    """The right to write to a recording on a file system; the kernel takes it from a dead process.
-
-    Raises
-    ------
-    RecordingLockedError
-        Another process, or another writer of this one, holds it.
-    """
-
-    def __init__(self, location: Location, spool: Path) -> None:
-        try:
-            self._descriptor = os.open(spool / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError as error:
-            raise access_error(location, "locking", error) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise RecordingLockedError(
-                f"{location.name} is being written to; close the other writer first"
-            ) from error
-
-    def release(self) -> None:
-        """Let others write."""
-        os.close(self._descriptor)
 
 
 class ZarrSink:
@@ -90,7 +63,11 @@ class ZarrSink:
             raise exists_error(location, INFLIGHT) from error
         except OSError as error:
             raise access_error(location, "writing", error) from error
-        self._lock = Lock(location, self._spool)
+        try:
+            self._lock = Lock(location, self._spool)
+        except OSError:
+            shutil.rmtree(self._spool)
+            raise
         try:
             self._begin()
             self._commit()
@@ -135,10 +112,17 @@ class ZarrSink:
         return self._recording.info
 
     def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
-        """Append one image; see `FrameSink.append`."""
+        """Append one image; see `FrameSink.append`.
+
+        Until the image is in the open chunk, an error leaves everything as it was.
+        """
         geometry = self._recording.geometry
+        if self._chunk is not None and self._chunk.full:
+            self._finish_chunk()
         if self._chunk is None:
             self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+        for column in self._columns.values():
+            column.make_room()
         pixels = np.ascontiguousarray(image, geometry.dtype)
         if geometry.group_frames == 1:
             self._chunk.append(pixels[None], [frame_number], [frame_time])
@@ -154,8 +138,16 @@ class ZarrSink:
         self._count += 1
         self._columns["frame_number"].append(frame_number)
         self._columns["frame_time"].append(frame_time)
-        if self._count % geometry.chunksize == 0:
-            self._finish_chunk()
+        if self._chunk.full:
+            # The image is safe in the journal: what cannot be finished now is tried again, and its
+            # error raised, by the next call.
+            with contextlib.suppress(OSError):
+                self._finish_chunk()
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks that are complete."""
+        return self._count // self._recording.geometry.chunksize
 
     def _append_pending(self, chunk: OpenChunk) -> None:
         if self._pending:
@@ -187,6 +179,8 @@ class ZarrSink:
         if self._extra is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
+            if self._durable:
+                sync_directory(self._spool)
         line = dump_record(record).encode() + b"\n"
         self._extra_size += write_all(self._extra, [line], self._extra_size)
 
@@ -199,6 +193,9 @@ class ZarrSink:
                 lines = (self._spool / _EXTRA).read_bytes()
                 self._location.write(EXTRA_KEY, lines)
         if self._count == self._committed:
+            return
+        if self._chunk is not None and self._chunk.full:
+            self._finish_chunk()
             return
         if self._chunk is not None:
             pending = self._group[: len(self._pending)]
@@ -223,16 +220,19 @@ class ZarrSink:
     def close(self) -> None:
         """Finish the recording: the last chunk, the extra data, the commit record."""
         try:
-            if self._chunk is not None:
-                self._finish_chunk()
+            self._finish_chunk()
             if self._extra is not None:
-                os.close(self._extra)
-                self._extra = None
                 lines = self._spool / _EXTRA
-                self._extra_documents = write_extra(self._location, lambda: extra_lines(lines))
+                self._extra_documents = write_extra(
+                    self._location, lambda: extra_lines(lines), durable=self._durable
+                )
                 self._commit()
         finally:
             # Whatever went wrong, a repair may now try.
+            if self._chunk is not None:
+                self._chunk.release()
+            if self._extra is not None:
+                os.close(self._extra)
             self._lock.release()
         shutil.rmtree(self._spool)
         if self._location.path is None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import abc
+import gc
 import itertools
 import math
 import multiprocessing
@@ -282,6 +283,8 @@ class LayoutTests(abc.ABC):
 
         def read() -> None:
             self.check(store.frames[...], example.stack)
+            # What the child inherited and let go of must not wait for threads of the parent.
+            gc.collect()
 
         processes = [multiprocessing.get_context("fork").Process(target=read) for _ in range(2)]
         for process in processes:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import numpy as np
 
-from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    CorruptChunkError,
+    RecordingAccessError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.video.packets import NO_TIMESTAMP, PacketTable, media_packets, read_packet_table
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.packet import Packet as AnyPacket
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
     Packet = AnyPacket[VideoStream]
+
+# How far to decode a file whose timestamps may be in the order of decoding, to find it out.
+_PROOF = 64
 
 
 class Decoder:
@@ -37,6 +50,10 @@ class Decoder:
         There is no such file.
     CorruptChunkError
         It is no video, or damaged at its start.
+    RecordingAccessError
+        This process may not read it.
+    UnsupportedFormatError
+        It holds no video stream, or one of a codec that is not known.
     """
 
     def __init__(self, path: str, name: str, table: PacketTable | None = None) -> None:
@@ -48,9 +65,11 @@ class Decoder:
         self.table = table or self._read_table()
         self._damaged = np.zeros(len(self.table.pts), bool)
         self._reason = ""
-        for rank in np.flatnonzero(self.table.corrupt).tolist():
-            self._damage(rank, "its data are cut off")
-        self._prime()
+        self._stand_before(0)
+        self._rewind()
+        if table is None and self.table.timed and self.table.ascending:
+            self._prove_order()
+        _living.add(self)
 
     def _open(self) -> None:
         import av
@@ -63,6 +82,11 @@ class Decoder:
             self._container = av.open(self._path)
         except FileNotFoundError as error:
             raise ChunkMissingError(f"{self.name} is missing; restore it from a backup") from error
+        except PermissionError as error:
+            raise RecordingAccessError(f"{self.name} may not be read by this process") from error
+        except OSError as error:
+            # Says nothing about the file: there may be too many open ones.
+            raise OSError(error.errno, f"{self.name} cannot be opened: {error.strerror}") from error
         except av.FFmpegError as error:
             raise CorruptChunkError(
                 f"{self.name} cannot be opened as a video ({error.strerror}); it is damaged, "
@@ -72,9 +96,19 @@ class Decoder:
             self._container.close()
             raise UnsupportedFormatError(f"{self.name} holds no video stream")
         self._stream = self._container.streams.video[0]
-        self._context = self._stream.codec_context
-        # Slices keep errors with the packet that caused them; damage must not be concealed.
-        self._context.thread_type = "SLICE"
+        # PyAV gives none where FFmpeg has no decoder, whatever its types say.
+        context = cast("VideoCodecContext | None", self._stream.codec_context)
+        if context is None:
+            description = _describe(self._container)
+            self._container.close()
+            raise UnsupportedFormatError(
+                f"{self.name}: FFmpeg has no decoder for its codec ({description})"
+            )
+        self._context = context
+        # Threads would not live on in a forked process, and libavcodec would wait for them there.
+        self._context.thread_type = "NONE"
+        self._context.thread_count = 1
+        # Damage must not be concealed.
         self._context.options = {"err_detect": "explode"}
 
     def _read_table(self) -> PacketTable:
@@ -104,23 +138,48 @@ class Decoder:
         """FFmpeg's name of the pixel format."""
         return str(self._context.pix_fmt)
 
-    def _prime(self) -> None:
-        """Show the decoder the first packet of the file, and stand at its start.
+    def _rewind(self) -> None:
+        """Stand at the start of a file just opened, and show the decoder its first packet.
 
         x264 writes its build number there, and the decoder corrects errors of old builds by it.
         """
-        self._send(next(media_packets(self._container, self._stream)), 0)
+        import av
+
+        packets = media_packets(self._container, self._stream)
+        try:
+            first = next(packets, None)
+        except av.FFmpegError as error:
+            raise self._unreachable(0) from error
+        if first is None:
+            raise self._unreachable(0)
+        self._send(first, 0)
+        self._context.flush_buffers()
+        self._packets = _chain(first, packets)
+
+    def _prove_order(self) -> None:
+        """Decode the start, if the codec may reorder frames though timestamps say it did not.
+
+        A muxer that was not told of presentation times writes those of decoding in their place.
+        """
+        if not self._context.has_b_frames:
+            return
+        while self.table.timed and self._next < _PROOF and not self._finished:
+            self._advance()
         self._stand_at(0)
+
+    def _stand_before(self, rank: int) -> None:
+        self._ready.clear()
+        self._next = rank
+        self._last = -1
+        self._newest = -1
+        self._finished = False
 
     def _stand_at(self, rank: int) -> None:
         """Make `rank` the next packet that is sent."""
         import av
 
-        self._ready.clear()
+        self._stand_before(rank)
         self._context.flush_buffers()
-        self._next = rank
-        self._last = -1
-        self._finished = False
         for stamp in self._stamps_before(rank):
             try:
                 self._container.seek(stamp, stream=self._stream)
@@ -132,10 +191,16 @@ class Decoder:
         # Not every container can be searched: from the start it can be read again.
         self._container.close()
         self._open()
-        self._packets = media_packets(self._container, self._stream)
-        if self._skip_to(rank):
-            return
-        raise CorruptChunkError(
+        self._rewind()
+        try:
+            there = self._skip_to(rank)
+        except av.FFmpegError as error:
+            raise self._unreachable(rank) from error
+        if not there:
+            raise self._unreachable(rank)
+
+    def _unreachable(self, rank: int) -> CorruptChunkError:
+        return CorruptChunkError(
             f"{self.name}: packet {rank} cannot be reached again; the file changed or is damaged"
         )
 
@@ -183,9 +248,7 @@ class Decoder:
                 f"{self.name} holds {len(self.table)} frames, so there is none at its position "
                 f"{position}; the file is truncated, or does not belong to its index"
             )
-        entry = self.table.entry_before(int(self.table.rank_of_position[position]))
-        if not self.table.timed:
-            entry = 0
+        entry = self._entry(position)
         if position <= self._last or entry > self._next:
             self._stand_at(entry)
         while not self._finished or self._ready:
@@ -197,9 +260,18 @@ class Decoder:
                 self._last, frame = self._ready.popleft()
                 self._check(position)
                 return frame
+            timed = self.table.timed
             self._advance()
+            if self.table.timed != timed:
+                self._stand_at(0)
         self._check(position)
         raise self._undecodable(position, "the decoder gives no frame for it")
+
+    def _entry(self, position: int) -> int:
+        """Return where to start for a position; without timestamps frames can only be counted."""
+        if not self.table.timed:
+            return 0
+        return self.table.entry_before(int(self.table.rank_of_position[position]))
 
     def _check(self, position: int) -> None:
         if self._damaged[self.table.rank_of_position[position]]:
@@ -225,6 +297,8 @@ class Decoder:
             self._collect(self._send(None, len(self._damaged)))
             return
         rank, self._next = self._next, self._next + 1
+        if self.table.corrupt[rank]:
+            self._damage(rank, "its data are cut off")
         self._collect(self._send(packet, rank))
 
     def _send(self, packet: Packet | None, rank: int) -> list[VideoFrame]:
@@ -241,20 +315,35 @@ class Decoder:
     def _damage(self, rank: int, reason: str) -> None:
         """Distrust what is decoded from a packet on, up to the next clean entry."""
         self._reason = reason
-        self._damaged[rank : self.table.entry_after(rank)] = True
+        if self.table.timed:
+            self._damaged[rank : self.table.entry_after(rank)] = True
+        else:
+            # A frame that is missing leaves its place, whichever that is, to the next one.
+            self._damaged[self.table.rank_of_position[self._newest + 1 :]] = True
 
     def _collect(self, frames: list[Any]) -> None:
         for frame in frames:
-            if self.table.timed:
-                position = self.table.position_of_pts(frame.pts)
-            else:
-                position = (self._ready[-1][0] if self._ready else self._last) + 1
+            position = self._position(frame)
             if position is None or position >= len(self.table):
+                continue
+            if position <= self._newest:
+                if not self._damaged[self.table.rank_of_position[position]]:
+                    self._distrust_timestamps()
+                    return
                 continue
             if frame.is_corrupt:
                 rank = int(self.table.rank_of_position[position])
                 self._damage(rank, "the decoder marks it as corrupt")
+            self._newest = position
             self._ready.append((position, frame))
+
+    def _position(self, frame: VideoFrame) -> int | None:
+        return self.table.position_of_pts(frame.pts) if self.table.timed else self._newest + 1
+
+    def _distrust_timestamps(self) -> None:
+        """Count frames from the start from now on: they do not come in the order of their pts."""
+        self.table = dataclasses.replace(self.table, stamped=False)
+        self._damaged[:] = False
 
     def close(self) -> None:
         """Close the file."""
@@ -267,3 +356,30 @@ class Decoder:
 def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
     yield first
     yield from rest
+
+
+def _describe(container: InputContainer) -> str:
+    """Return what FFmpeg says about the first video stream; PyAV gets it from the log alone."""
+    import av
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        text = str(cast("Any", container).dumps_format())
+    finally:
+        av.logging.set_level(level)
+    return text.partition("Video: ")[2].partition("\n")[0]
+
+
+_living: WeakSet[Decoder] = WeakSet()
+# Never freed: closing a decoder touches what only the process that opened it has.
+_inherited: list[Decoder] = []
+
+
+def _keep_inherited() -> None:
+    _inherited.extend(_living)
+    _living.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited)

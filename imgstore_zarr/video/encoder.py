@@ -76,6 +76,9 @@ def _limited_range() -> NDArray[np.uint8]:
 class VideoEncoder:
     """Encodes images into a file; the number of frames in it is exactly the number written.
 
+    After an error in `write` that is no longer so: the encoder may have taken the image. Then only
+    `close` is of use.
+
     Parameters
     ----------
     path
@@ -137,9 +140,11 @@ class VideoEncoder:
         return frame
 
     def close(self) -> None:
-        """Encode what is held back, and finish the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        """Encode what is held back, and finish the file as far as that goes."""
+        try:
+            self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
 
 
 def _pixels(plane: Any) -> NDArray[np.uint8]:

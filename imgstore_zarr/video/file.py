@@ -26,8 +26,10 @@ class VideoFile:
     """A video file, behind NumPy indexing: ``VideoFile(path).frames[100:200]``.
 
     The frame at a position is, bit for bit, the one that a decode from the start of the file gives.
-    Pixels are those that OpenCV's VideoCapture gives: BGR by swscale (bicubic), gray from that by
-    OpenCV. Reading is safe from several threads, which take turns.
+    Pixels are those that OpenCV's VideoCapture gives when its ``CAP_PROP_ORIENTATION_AUTO`` is off:
+    BGR by swscale (bicubic), gray from that by OpenCV, as they are stored. A rotation that the file
+    asks players for (a display matrix) is not applied. Reading is safe from several threads, which
+    take turns.
 
     Parameters
     ----------
@@ -44,8 +46,10 @@ class VideoFile:
         There is no such file.
     CorruptChunkError
         It is no video, or damaged at its start.
+    RecordingAccessError
+        This process may not read it.
     UnsupportedFormatError
-        It holds no video stream.
+        It holds no video stream, or one of a codec that is not known.
     """
 
     def __init__(
@@ -157,4 +161,5 @@ class VideoFile:
         with self._enter():
             decoder, self._decoder = self._decoder, None
             if decoder is not None:
+                self._table = decoder.table
                 decoder.close()

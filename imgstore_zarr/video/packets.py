@@ -5,7 +5,7 @@ The table is the truth for the number of frames: headers lie, and an index may l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -46,8 +46,19 @@ _CLEAN_BY_FLAG = frozenset(
 )
 
 _H264_IDR = frozenset({5})
-# BLA (16-18), IDR (19, 20) and CRA (21): ITU-T H.265, table 7-1.
+# RASL (8, 9), BLA (16-18), IDR (19, 20), CRA (21), ends of a sequence (36, 37): ITU-T H.265,
+# table 7-1.
+_HEVC_RASL = frozenset({8, 9})
+_HEVC_BLA = frozenset({16, 17, 18})
+_HEVC_CRA = 21
 _HEVC_IRAP = frozenset(range(16, 22))
+_HEVC_END = frozenset({36, 37})
+
+# Containers that hold no presentation times: FFmpeg makes some up, in the order of decoding.
+_WITHOUT_PTS = frozenset({"avi"})
+
+# So many frames, by H.264 and H.265, may at most be decoded before one that is shown before them.
+_MAX_REORDERED = 16
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class PacketTable:
         bool (packet,), whether decoding may start at the packet, as far as its own content says.
     corrupt
         bool (packet,), whether the demuxer found the packet to be cut off.
+    stamped
+        Whether the order of pts is the order in which frames are shown, as far as is known.
     """
 
     pts: Int64s
@@ -75,13 +88,23 @@ class PacketTable:
     shown: NDArray[np.bool_]
     entry_flags: NDArray[np.bool_]
     corrupt: NDArray[np.bool_]
+    stamped: bool = True
     _ranks: dict[tuple[int, int, int, int], int] = field(default_factory=dict, repr=False)
 
     @cached_property
     def timed(self) -> bool:
         """Whether every frame can be told by its pts."""
         pts = self.pts[self.shown]
-        return not bool(np.any(pts == NO_TIMESTAMP)) and len(np.unique(pts)) == len(pts)
+        if not self.stamped or bool(np.any(pts == NO_TIMESTAMP)) or len(np.unique(pts)) < len(pts):
+            return False
+        # Where time jumps back, the decoder shows frames in the order of the file all the same.
+        reordered = np.argsort(pts, kind="stable") - np.arange(len(pts))
+        return not bool(np.any(reordered > _MAX_REORDERED))
+
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether frames are decoded in the order in which they are shown, to go by their pts."""
+        return bool(np.all(np.diff(self.pts[self.shown]) > 0))
 
     @cached_property
     def rank_of_position(self) -> Int64s:
@@ -164,14 +187,15 @@ def media_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pa
 
 def read_packet_table(container: InputContainer, stream: VideoStream) -> PacketTable:
     """Demux a stream from where the container stands to its end."""
-    codec = stream.codec_context.name
-    extradata = stream.codec_context.extradata or b""
+    context = stream.codec_context
+    is_entry = _entry_test(context.name, context.extradata or b"")
+    is_skipped = _skip_test(context.name, context.extradata or b"")
     keys, shown, entries, corrupt = [], [], [], []
     for packet in media_packets(container, stream):
         keys.append(_key(packet))
-        shown.append(not packet.is_discard)
+        shown.append(not is_skipped(packet) and not packet.is_discard)
         corrupt.append(packet.is_corrupt)
-        entries.append(packet.is_keyframe and _is_entry(codec, extradata, packet))
+        entries.append(packet.is_keyframe and is_entry(packet))
     pts, dts, pos, size = np.array(keys, np.int64).reshape(-1, 4).T.copy()
     return PacketTable(
         pts,
@@ -181,20 +205,53 @@ def read_packet_table(container: InputContainer, stream: VideoStream) -> PacketT
         shown=np.array(shown, bool),
         entry_flags=np.array(entries, bool),
         corrupt=np.array(corrupt, bool),
+        stamped=not (container.format.name in _WITHOUT_PTS and context.has_b_frames),
     )
 
 
-def _is_entry(codec: str, extradata: bytes, packet: Packet) -> bool:
+def _entry_test(codec: str, extradata: bytes) -> Callable[[Packet], bool]:
+    """Return what tells whether decoding may start at a key packet."""
     if codec in _CLEAN_BY_FLAG or codec.removeprefix("lib").startswith(("dav1d", "aom")):
-        return True
+        return lambda _: True
     if codec == "h264":
-        # Byte 0 tells an avcC record (1) from plain start codes: ISO/IEC 14496-15.
-        length = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
-        return any(unit & 0x1F in _H264_IDR for unit in _nal_headers(bytes(packet), length))
+        return lambda packet: not _H264_IDR.isdisjoint(_h264_units(packet, extradata))
     if codec == "hevc":
-        length = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 21 else 0
-        return any((unit >> 1) & 0x3F in _HEVC_IRAP for unit in _nal_headers(bytes(packet), length))
-    return False
+        return lambda packet: not _HEVC_IRAP.isdisjoint(_hevc_units(packet, extradata))
+    return lambda _: False
+
+
+def _skip_test(codec: str, extradata: bytes) -> Callable[[Packet], bool]:
+    """Return what tells, shown all packets in turn, whether the decoder gives no frame for one.
+
+    Leading pictures (RASL) need frames from before their CRA, which are not there if it begins a
+    sequence: ITU-T H.265, 8.1.3.
+    """
+    begins = True
+    skips = False
+
+    def is_skipped(packet: Packet) -> bool:
+        nonlocal begins, skips
+        units = _hevc_units(packet, extradata)
+        for unit in units:
+            if unit in _HEVC_IRAP:
+                skips = unit in _HEVC_BLA or (unit == _HEVC_CRA and begins)
+                begins = False
+        begins = begins or not _HEVC_END.isdisjoint(units)
+        return skips and not _HEVC_RASL.isdisjoint(units)
+
+    return is_skipped if codec == "hevc" else lambda _: False
+
+
+def _h264_units(packet: Packet, extradata: bytes) -> list[int]:
+    """Return the types of the NAL units in a packet."""
+    # Byte 0 tells an avcC record (1) from plain start codes: ISO/IEC 14496-15.
+    length = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
+    return [unit & 0x1F for unit in _nal_headers(bytes(packet), length)]
+
+
+def _hevc_units(packet: Packet, extradata: bytes) -> list[int]:
+    length = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 21 else 0
+    return [(unit >> 1) & 0x3F for unit in _nal_headers(bytes(packet), length)]
 
 
 def _nal_headers(data: bytes, length_bytes: int) -> Iterator[int]:

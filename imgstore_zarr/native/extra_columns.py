@@ -1,0 +1,189 @@
+"""Extra data as columns: one array per field, of the type that all of its values allow."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.errors import CorruptChunkError, InvalidMetadataError
+from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC
+from imgstore_zarr.native.columns import ColumnWriter, chunk_length, read_column
+from imgstore_zarr.native.metadata import (
+    ATTRIBUTE,
+    array_metadata,
+    column_metadata,
+    parse_dtype,
+    parse_shape,
+)
+from imgstore_zarr.storage import Location
+
+Record = dict[str, Any]
+
+_EXACT_IN_FLOAT = 2**53
+# Records that are converted together, so that memory does not grow with the recording.
+_BLOCK = 16384
+# "-2.2250738585072014e-308" is as long as a float gets.
+_FLOAT_BYTES = 24
+_ABSENT = object()
+
+
+@dataclass
+class _Field:
+    """What is known of a field after a look at all its values."""
+
+    present: int = 0
+    types: set[type] = field(default_factory=set)
+    least: int = 0
+    most: int = 0
+    json_bytes: int = len("null")
+
+    def see(self, value: Any) -> None:
+        kind = type(value)
+        self.types.add(kind)
+        self.present += value is not None
+        if kind is int:
+            self.least, self.most = min(self.least, value), max(self.most, value)
+        elif kind is not float and value is not None:
+            self.json_bytes = max(self.json_bytes, len(_json_bytes(value)))
+
+    def dtype(self, records: int) -> np.dtype[Any] | None:
+        """The dtype of its column, None where it must be JSON text."""
+        complete = self.present == records
+        if complete and self.types == {bool}:
+            return np.dtype(bool)
+        if complete and self.types == {int} and self.least >= -(2**63) and self.most < 2**63:
+            return np.dtype("<i8")
+        exact = self.least >= -_EXACT_IN_FLOAT and self.most <= _EXACT_IN_FLOAT
+        if self.present and exact and self.types <= {int, float, type(None)}:
+            return np.dtype("<f8")
+        return None
+
+    @property
+    def width(self) -> int:
+        """Bytes that hold the JSON text of every value."""
+        numbers = max(len(str(self.least)), len(str(self.most)))
+        floats = _FLOAT_BYTES if float in self.types else 0
+        return max(self.json_bytes, numbers, floats)
+
+
+def _json_bytes(value: Any) -> bytes:
+    # ASCII, since Python's strings can hold what UTF-8 cannot.
+    return json.dumps(value).encode()
+
+
+def _texts(values: list[Any], width: int) -> NDArray[np.uint8]:
+    texts = (b"" if value is _ABSENT else _json_bytes(value) for value in values)
+    return np.array(list(texts), f"S{width}").view(np.uint8).reshape(-1, width)
+
+
+def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "f":
+        values = [np.nan if value is None or value is _ABSENT else value for value in values]
+    return np.array(values, dtype)
+
+
+def write_extra(
+    location: Location, records: Callable[[], Iterable[Record]], *, durable: bool
+) -> dict[str, dict[str, Any]]:
+    """Write extra data as columns, reading the records twice so that they need not be in memory.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    records
+        Gives the records, from the first, each time it is called.
+    durable
+        Whether what is written must survive power loss.
+
+    Returns
+    -------
+    dict
+        Per field the metadata of its array, in the order in which the fields first appear.
+    """
+    fields: dict[str, _Field] = {}
+    count = 0
+    for record in records():
+        count += 1
+        for name, value in record.items():
+            if name not in fields:
+                fields[name] = _Field()
+            fields[name].see(value)
+    documents: dict[str, dict[str, Any]] = {}
+    writers: dict[str, ColumnWriter] = {}
+    dtypes = {name: known.dtype(count) for name, known in fields.items()}
+    for name, dtype in dtypes.items():
+        row: tuple[int, ...] = () if dtype is not None else (fields[name].width,)
+        if dtype is not None:
+            documents[name] = column_metadata(count, dtype, "record")
+        else:
+            documents[name] = _text_metadata(name, count, *row)
+        writers[name] = ColumnWriter(
+            location, f"extra/{name}", dtype or np.dtype(np.uint8), row, durable=durable
+        )
+    remaining = iter(records())
+    while block := list(itertools.islice(remaining, _BLOCK)):
+        for name, dtype in dtypes.items():
+            values = [record.get(name, _ABSENT) for record in block]
+            if dtype is not None:
+                writers[name].extend(_numbers(values, dtype))
+            else:
+                writers[name].extend(_texts(values, fields[name].width))
+    for writer in writers.values():
+        writer.write()
+    return documents
+
+
+def _text_metadata(name: str, count: int, width: int) -> dict[str, Any]:
+    return array_metadata(
+        shape=(count, width),
+        chunk_shape=(chunk_length((width,)), width),
+        dtype=np.dtype(np.uint8),
+        codecs=[BYTES_CODEC, ZSTD_CODEC, CRC32C_CODEC],
+        dimension_names=("record", f"{name}_byte"),
+        attributes={ATTRIBUTE: {"type": "json"}},
+    )
+
+
+def read_extra(
+    location: Location, documents: Mapping[str, Mapping[str, Any]]
+) -> dict[str, NDArray[Any] | list[Any]]:
+    """Read the columns of extra data.
+
+    Returns
+    -------
+    dict
+        Per field its values: an array, or a list where they are JSON; NaN where there is none.
+    """
+    columns: dict[str, NDArray[Any] | list[Any]] = {}
+    for name, document in documents.items():
+        try:
+            count, *row = parse_shape(document["shape"])
+            dtype = parse_dtype(document["data_type"])
+            is_json = ATTRIBUTE in document["attributes"]
+            if len(row) != is_json:
+                raise ValueError(f"the shape {document['shape']}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidMetadataError(
+                f"{location.name}: the metadata of extra/{name} are damaged ({error!r})"
+            ) from error
+        values = read_column(location, f"extra/{name}", count, dtype, tuple(row))
+        columns[name] = list(_parse_texts(location, name, values)) if is_json else values
+    return columns
+
+
+def _parse_texts(location: Location, name: str, values: NDArray[np.uint8]) -> Iterator[Any]:
+    for row, text in enumerate(values):
+        data = text.tobytes().rstrip(b"\0")
+        try:
+            yield json.loads(data) if data else np.nan
+        except ValueError as error:
+            raise CorruptChunkError(
+                f"{location.name}: record {row} of extra/{name} is no JSON ({error})"
+            ) from error

@@ -1,0 +1,367 @@
+"""Recordings in video chunks, as they are written."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from imgstore_compat.video_sink import VideoSink
+
+import imgstore_zarr
+from imgstore_zarr import (
+    CorruptChunkError,
+    InvalidMetadataError,
+    RecordingExistsError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.video import VideoEncoder
+from tests.test_motif import SHAPE, gray, motif
+from tests.videos import opencv_frames, read_barcode, scene
+
+
+@pytest.mark.parametrize("format", ["avc1/mp4", "h264/mkv", "mjpeg/avi", "mjpeg"])
+@pytest.mark.parametrize("color", [False, True], ids=["gray", "color"])
+def test_what_is_written_is_read(tmp_path: Path, format: str, color: bool) -> None:
+    images = scene(25)
+    if color:
+        images = np.repeat(images[..., None], 3, axis=3)
+    root = tmp_path / "recording"
+    with imgstore_zarr.create(
+        root, format, images.shape[1:], metadata={"animal": "fly"}, chunksize=10
+    ) as writer:
+        assert (root / ".lock").exists()
+        for i, image in enumerate(images):
+            writer.add_image(image, 7 + 2 * i, 100 + i / 50)
+            writer.add_extra_data(step=i)
+    assert not (root / ".lock").exists()
+    store = imgstore_zarr.open(root)
+    suffix = "." + ("avi" if format == "mjpeg" else format.split("/")[1])
+    videos = [opencv_frames(root / f"{chunk:06d}{suffix}") for chunk in range(3)]
+    expected = np.concatenate(videos)
+    np.testing.assert_array_equal(store.frames[...], expected if color else gray(expected))
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(25))
+    assert store.index.frame_number.tolist() == list(range(7, 57, 2))
+    assert store.index.frame_time.tolist() == [100 + i / 50 for i in range(25)]
+    assert store.user_metadata == {"animal": "fly"}
+    assert store.uuid == writer.uuid
+    assert store.created == writer.created
+    table = store.get_extra_data()
+    assert table is not None
+    assert table["step"].tolist() == list(range(25))
+    document = yaml.safe_load((root / "metadata.yaml").read_text())["__store"]
+    assert document["class"] == "VideoImgStore"
+    assert document["extension"] == suffix
+
+
+def test_odd_sizes_lose_a_row_and_a_column(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", (97, 129)) as writer:
+        writer.add_image(np.full((97, 129), 99, np.uint8), 0, 0.0)
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert store.image_shape == (96, 128)
+    assert np.abs(store.frames[0].astype(int) - 99).max() <= 1
+
+
+def test_flush_makes_frames_visible(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE) as writer:
+        for number, image in enumerate(scene(12)):
+            writer.add_image(image, number, number / 25)
+            if number == 7:
+                writer.flush()
+                assert imgstore_zarr.open(tmp_path / "r").frame_count == 8
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(12))
+
+
+def test_empty_begins_anew(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE, chunksize=5) as writer:
+        for number, image in enumerate(scene(12)):
+            writer.add_image(image, number, 0.0)
+            writer.add_extra_data(a=1)
+        writer.empty()
+        assert writer.frame_count == 0
+        writer.add_image(scene(1)[0], 5, 0.0)
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert store.get_frame_metadata()["frame_number"] == [5]
+    assert not store.has_extra_data
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"imgdtype": "uint16"}, "uint8"),
+        ({"imgshape": (96, 128, 4)}, "uint8"),
+        ({"imgshape": (1, 1)}, "cannot hold"),
+        ({"quality": 3}, "quality"),
+        ({"crf": 99}, "crf"),
+        ({"format": "mjpeg/avi", "crf": 20}, "crf"),
+        ({"durable": True}, "durable"),
+        ({"inner_chunks": (1, 96, 128)}, "inner_chunks"),
+    ],
+    ids=str,
+)
+def test_what_video_cannot_hold(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    arguments = {"format": "avc1/mp4", "imgshape": SHAPE, "imgdtype": "uint8"} | arguments
+    with pytest.raises(UnsupportedFormatError, match=message):
+        imgstore_zarr.create(tmp_path / "r", **arguments)
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_existing_recording_is_never_overwritten(tmp_path: Path) -> None:
+    example = motif(tmp_path / "r")
+    with pytest.raises(RecordingExistsError, match="never overwritten"):
+        imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE)
+    assert imgstore_zarr.open(tmp_path / "r").frame_count == len(example)
+
+
+# Extra data
+
+
+def extra_steps(root: Path) -> list[int]:
+    table = imgstore_zarr.open(root).get_extra_data()
+    assert table is not None
+    return table["step"].tolist()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_extra_data_lie_beside_the_chunk_of_their_frame(tmp_path: Path, flushed: bool) -> None:
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE, chunksize=5) as writer:
+        for i, image in enumerate(scene(10)):
+            writer.add_image(image, i, float(i))
+            writer.add_extra_data(step=2 * i)
+            if flushed and i % 5 == 4:
+                writer.flush()
+            writer.add_extra_data(step=2 * i + 1)
+    assert extra_steps(root) == list(range(20))
+    for chunk in range(2):
+        records = json.loads((root / f"{chunk:06d}.extra.json").read_text())
+        assert [record["frame_index"] for record in records] == [
+            chunk * 5 + i // 2 for i in range(10)
+        ]
+    assert not (root / "000002.extra.json").exists()
+
+
+def test_extra_data_around_no_frames(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE) as writer:
+        writer.add_extra_data(step=0)
+        writer.flush()
+        writer.add_extra_data(step=1)
+        writer.flush()
+        assert extra_steps(root) == [0, 1]
+        writer.add_image(scene(1)[0], 0, 0.0)
+        writer.add_extra_data(step=2)
+    assert extra_steps(root) == [0, 1, 2]
+
+
+def test_chunks_are_complete_once_their_index_is_there(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "mjpeg/avi", SHAPE, chunksize=3) as writer:
+        for i, image in enumerate(scene(8)):
+            writer.add_image(image, i, float(i))
+            assert writer.chunks == list(range(i // 3))
+            assert len([*root.glob("*.npz")]) == i // 3
+        writer.flush()
+        writer.flush()
+        assert writer.chunks == [0, 1, 2]
+
+
+# Failures
+
+
+class BreakingContainer:
+    """Fails once: after the packets were written, or before."""
+
+    def __init__(self, container: Any, written: bool) -> None:
+        self._container = container
+        self._written = written
+        self._failed = False
+
+    def mux(self, packets: Any) -> None:
+        if self._failed:
+            self._container.mux(packets)
+            return
+        self._failed = True
+        if self._written:
+            self._container.mux(packets)
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def break_video(writer: imgstore_zarr.ImgStoreWriter, *, written: bool) -> None:
+    sink = writer._sink
+    assert isinstance(sink, VideoSink)
+    encoder = sink._encoder
+    assert encoder is not None
+    encoder._container = BreakingContainer(encoder._container, written)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("format", ["avc1/mp4", "h264/mkv", "mjpeg/avi"])
+@pytest.mark.parametrize("written", [True, False], ids=["after writing", "before writing"])
+@pytest.mark.parametrize("how", ["close", "flush"])
+def test_a_frame_that_could_not_be_written(
+    tmp_path: Path, format: str, written: bool, how: str
+) -> None:
+    root = tmp_path / "r"
+    images = scene(20)
+    writer = imgstore_zarr.create(root, format, SHAPE, chunksize=8)
+    for i in range(13):
+        writer.add_image(images[i], 100 + i, float(i))
+    break_video(writer, written=written)
+    with pytest.raises(CorruptChunkError, match=r"chunk 1 .*frame 113.*No space left"):
+        writer.add_image(images[13], 113, 13.0)
+    with pytest.raises(CorruptChunkError, match=r"chunk 1 .*frame 113.*close\(\) keeps"):
+        writer.add_image(images[14], 114, 14.0)
+    if how == "flush":
+        writer.flush()
+        with pytest.raises(CorruptChunkError, match=r"chunk 1 .*frame 113"):
+            writer.add_image(images[14], 114, 14.0)
+    writer.close()
+    assert not (root / ".lock").exists()
+    store = imgstore_zarr.open(root)
+    assert store.index.frame_number.tolist() == list(range(100, 113))
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(13))
+    assert store.report().ok
+
+
+def test_the_first_frame_of_a_chunk_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE, chunksize=4) as writer:
+        for i, image in enumerate(scene(4)):
+            writer.add_image(image, i, float(i))
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(VideoEncoder, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                writer.add_image(scene(1)[0], 4, 4.0)
+        with pytest.raises(CorruptChunkError, match=r"chunk 1 .*frame 4"):
+            writer.add_image(scene(1)[0], 4, 4.0)
+        writer.add_extra_data(step=3)
+    assert sorted(path.name for path in root.iterdir()) == [
+        "000000.extra.json",
+        "000000.mp4",
+        "000000.npz",
+        "metadata.yaml",
+    ]
+    store = imgstore_zarr.open(root)
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(4))
+
+
+def test_after_a_failure_empty_begins_anew(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE) as writer:
+        writer.add_image(scene(1)[0], 0, 0.0)
+        break_video(writer, written=False)
+        with pytest.raises(CorruptChunkError):
+            writer.add_image(scene(1)[0], 1, 1.0)
+        writer.empty()
+        for i, image in enumerate(scene(3)):
+            writer.add_image(image, i, float(i))
+    store = imgstore_zarr.open(tmp_path / "r")
+    assert [read_barcode(image[:48]) for image, _ in store] == list(range(3))
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+import imgstore_zarr
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer = imgstore_zarr.create(sys.argv[1], sys.argv[2], (96, 128))
+noise = np.random.default_rng(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    for i in range(400):
+        image = noise.integers(0, 60, (96, 128)) + i % 180
+        writer.add_image(image.astype(np.uint8), i, float(i))
+except imgstore_zarr.CorruptChunkError:
+    pass
+else:
+    raise SystemExit("the file never became too large")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+try:
+    writer.close()
+except imgstore_zarr.CorruptChunkError as error:
+    assert "are lost" in str(error), error
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the size of files has no limit here")
+@pytest.mark.parametrize("format", ["avc1/mp4", "h264/mkv", "mjpeg/avi"])
+def test_no_frame_is_wrong_after_the_disk_was_full(tmp_path: Path, format: str) -> None:
+    root = tmp_path / "r"
+    subprocess.run([sys.executable, "-c", FULL_DISK, root, format], check=True)
+    noise = np.random.default_rng(0)
+    store = imgstore_zarr.open(root)
+    assert store.frame_count > 30 or format == "avc1/mp4"
+    unreadable = 0
+    for position in range(store.frame_count):
+        given = noise.integers(0, 60, (96, 128)) + position % 180
+        try:
+            image, (number, _) = store.get_image(frame_index=position)
+        except CorruptChunkError:
+            unreadable += 1
+            continue
+        assert number == position
+        # Its neighbours differ by about 20.
+        assert np.abs(image.astype(int) - given).mean() < 8
+    assert unreadable <= 1
+    # An mp4 without its end cannot be read at all, and this is reported.
+    assert store.frame_count or [p.kind for p in store.report().problems] == ["chunk-without-index"]
+
+
+# Metadata
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\x00",
+        "\x07",
+        "a\x85b",
+        "\ufffe",
+        "x\u2028y",
+        "\U0001f400 ä",
+        "=",
+        "2024-01-01",
+        1e300,
+        "~",
+        "\r\n",
+    ],
+    ids=ascii,
+)
+def test_any_metadata_come_back(tmp_path: Path, value: object) -> None:
+    metadata = {"a": value, str(value): [value]}
+    imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE, metadata=metadata).close()
+    assert imgstore_zarr.open(tmp_path / "r").user_metadata == metadata
+    # imgstore reads with the loader that is written in Python.
+    document = yaml.load((tmp_path / "r" / "metadata.yaml").read_text(), yaml.SafeLoader)
+    assert {k: v for k, v in document.items() if k != "__store"} == metadata
+
+
+@pytest.mark.parametrize(
+    ("metadata", "key"),
+    [
+        ({"good": 1, "bad": "\ud800"}, "bad"),
+        ({"bad": {"deeper": ["\udfff"]}}, "bad"),
+        ({"__store": "mine", "a": 1}, "__store"),
+    ],
+    ids=ascii,
+)
+def test_metadata_that_yaml_cannot_hold(tmp_path: Path, metadata: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidMetadataError, match=f"'{key}'"):
+        imgstore_zarr.create(tmp_path / "r", "avc1/mp4", SHAPE, metadata=metadata)
+    assert not (tmp_path / "r").exists()
