@@ -190,5 +190,5 @@ def datetimes(frame_time: NDArray[np.float64]) -> NDArray[np.datetime64]:
     seconds = np.floor(np.where(finite, frame_time, 0))
     nanoseconds = np.rint((np.where(finite, frame_time, 0) - seconds) * 1e9)
     stamps = (seconds.astype(np.int64) * 10**9 + nanoseconds.astype(np.int64)).view("M8[ns]")
-    stamps[~finite] = np.datetime64("NaT")
+    stamps[~finite] = np.datetime64("NaT", "ns")
     return stamps

@@ -10,7 +10,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -45,7 +45,6 @@ class Blob(Protocol):
         ...
 
 
-@runtime_checkable
 class Location(Protocol):
     """Where one recording lies. Can be pickled."""
 
@@ -318,6 +317,9 @@ def _wait(coroutine: Coroutine[Any, Any, _T]) -> _T:
     return sync(coroutine)
 
 
+_LOCATION_METHODS = ("name", "path", "read", "write", "open", "exists", "names", "delete")
+
+
 def locate(location: object) -> Location:
     """Return where a recording lies.
 
@@ -355,8 +357,9 @@ def locate(location: object) -> Location:
         if path.name in METADATA_FILES:
             path = path.parent
         return Directory(Path(os.path.abspath(path)))  # noqa: PTH100 - keeps symbolic links
-    if isinstance(location, Location):
-        return location
+    # Not isinstance: since Python 3.12 that does not see what a wrapper hands on by __getattr__.
+    if all(hasattr(location, name) for name in _LOCATION_METHODS):
+        return cast("Location", location)
     raise UnsupportedFormatError(
         f"{location!r} is no location: give a path, a file:// URL or a zarr.abc.store.Store"
     )
