@@ -252,8 +252,8 @@ def test_names_of_locations(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     assert (ZarrStore(store).name, ZarrStore(store).path) == (str(store), None)
     assert ZarrStore(store, "a/b").name == f"{store}/a/b"
-    assert isinstance(directory, Location)
-    assert isinstance(ZarrStore(store), Location)
+    both: list[Location] = [directory, ZarrStore(store)]
+    assert [locate(location) for location in both] == both
 
 
 def test_locate_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
