@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,15 +19,15 @@ FrameMetadata = tuple[int, float]
 NAN = float("nan")
 
 
-class Described:
+class Described(ABC):
     """The properties that reading and writing have in common."""
 
     _location: Location
 
     @property
+    @abstractmethod
     def info(self) -> RecordingInfo:
         """What is known of the recording apart from its frames."""
-        raise NotImplementedError  # pragma: no cover - both heirs say
 
     @property
     def filename(self) -> str:
@@ -94,9 +95,9 @@ class Described:
         """
         return dt.datetime.fromtimestamp(frame_time, tz=tz or self.info.timezone)
 
+    @abstractmethod
     def close(self) -> None:
         """Release what is held."""
-        raise NotImplementedError  # pragma: no cover - both heirs say
 
     def __enter__(self) -> Self:
         return self
