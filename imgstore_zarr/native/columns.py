@@ -20,9 +20,6 @@ from imgstore_zarr.native.metadata import (
 )
 from imgstore_zarr.storage import Location, access_error
 
-Record = dict[str, Any]
-
-_EXACT_IN_FLOAT = 2**53
 # More than this many requests at once gain nothing, on disk or in object storage.
 _CONCURRENT_READS = 16
 

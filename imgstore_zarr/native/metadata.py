@@ -22,7 +22,7 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC, InnerCodec
 from imgstore_zarr.native.shards import ShardGeometry
 from imgstore_zarr.pixels import is_color
-from imgstore_zarr.recording import RecordingInfo, RecordingSpec
+from imgstore_zarr.recording import DEFAULT_SHARD_BYTES, RecordingInfo, RecordingSpec
 
 LAYOUT_VERSION = 1
 GROUP_KEY = "zarr.json"
@@ -223,8 +223,6 @@ def _keeps_pixels(imgshape: tuple[int, ...], stored_shape: tuple[int, ...]) -> b
 
 
 def _default_chunksize(shape: tuple[int, ...], dtype: np.dtype[Any], group: int) -> int:
-    from imgstore_zarr.recording import DEFAULT_SHARD_BYTES
-
     frame_bytes = int(np.prod(shape)) * dtype.itemsize
     return max(1, DEFAULT_SHARD_BYTES // (frame_bytes * group)) * group
 
