@@ -33,6 +33,7 @@ from imgstore_zarr.layouts import Layout, Parts, Problem
 from imgstore_zarr.pixels import ensure_color, ensure_gray
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.report import Gap, Report
+from imgstore_zarr.sqlite_index import load_sqlite as load_index
 from imgstore_zarr.storage import Blob, Location, locate
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
@@ -76,6 +77,7 @@ __all__ = [
     "ensure_gray",
     "extract_only_frame",
     "get_supported_formats",
+    "load_index",
     "locate",
     "new_for_filename",
     "new_for_format",

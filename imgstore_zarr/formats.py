@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from imgstore_zarr.errors import (
+    FrameNotFoundError,
     ImgStoreError,
     RecordingNotFoundError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.layouts import Layout, Repairs
+from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.layouts import ExtractsFrames, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.report import Report, make_report
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, locate
@@ -30,9 +33,12 @@ ENTRY_POINTS = "imgstore_zarr.layouts"
 
 @functools.cache
 def layouts() -> tuple[Layout, ...]:
-    """Return the installed layouts, that of this package first."""
+    """Return the installed layouts, those of other distributions first.
+
+    Those of this one take any ``metadata.yaml`` for theirs, to say what is wrong with it.
+    """
     found: dict[str, Layout] = {}
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=_rank):
         layout: Layout = entry.load()
         if layout.name in found and found[layout.name] != layout:
             raise ImgStoreError(
@@ -40,7 +46,12 @@ def layouts() -> tuple[Layout, ...]:
                 f"the second is {entry.value}; remove one of them"
             )
         found[layout.name] = layout
-    return tuple(sorted(found.values(), key=lambda layout: layout.name != "zarr"))
+    return tuple(found.values())
+
+
+def _rank(entry: EntryPoint) -> tuple[bool, bool]:
+    own = entry.dist is not None and entry.dist.name == "imgstore-zarr"
+    return own, entry.name != "zarr"
 
 
 def get_supported_formats() -> list[str]:
@@ -78,7 +89,7 @@ def find_layout(location: Location) -> Layout:
     )
 
 
-def open(location: object) -> ImgStore:
+def open(location: object, *, index: FrameIndex | None = None) -> ImgStore:
     """Open a recording for reading; nothing is written to it.
 
     Parameters
@@ -86,6 +97,9 @@ def open(location: object) -> ImgStore:
     location
         A path, a ``metadata.yaml`` or ``zarr.json`` inside a recording, a ``file://`` URL, or any
         ``zarr.abc.store.Store``.
+    index
+        The recording's index, from another `ImgStore` of it or from `load_index`; by default it is
+        read from the recording.
 
     Returns
     -------
@@ -103,8 +117,10 @@ def open(location: object) -> ImgStore:
     RecordingAccessError
         It cannot be read.
     """
+    if index is not None and not isinstance(index, FrameIndex):
+        raise TypeError(f"index must be a FrameIndex, not {type(index).__name__}")
     place = locate(location)
-    return ImgStore(place, find_layout(place))
+    return ImgStore(place, find_layout(place), index)
 
 
 def create(
@@ -138,7 +154,8 @@ def create(
         Frames in a chunk. By default, a Zarr chunk has about 64 MiB of pixels, a video chunk 10,000
         frames.
     metadata
-        Your own mapping, which JSON must be able to hold.
+        Your own mapping: what JSON can hold and dates in Zarr formats, what YAML can hold in the
+        others.
     encoding
         How the pixels are to be interpreted (``cv_bayerrg``, ...); they are converted to BGR on
         reading.
@@ -162,7 +179,7 @@ def create(
     UnsupportedFormatError
         An unknown format or option, or a dtype or encoding that it cannot hold.
     InvalidMetadataError
-        Metadata that JSON cannot hold.
+        Metadata that the format cannot hold.
     RecordingAccessError
         The location cannot be written to.
     """
@@ -217,7 +234,12 @@ _OLD_OPTIONS = frozenset({"seek", "gpu_id", "videosize"})
 
 
 def new_for_filename(
-    path: str | None, *, basedir: str | None = None, mode: str = "r", **old: Any
+    path: str | None,
+    *,
+    basedir: str | None = None,
+    mode: str = "r",
+    index: FrameIndex | None = None,
+    **old: Any,
 ) -> ImgStore:
     """Open a recording, as in imgstore; `open` does the same.
 
@@ -229,6 +251,8 @@ def new_for_filename(
         The recording, in place of `path`.
     mode
         ``"r"``.
+    index
+        See `open`.
     **old
         ``seek``, ``gpu_id``, ``videosize``: they chose between ways to decode, of which there is one.
     """
@@ -236,7 +260,7 @@ def new_for_filename(
         raise UnsupportedFormatError(f"mode {mode!r}: recordings are written with create(...)")
     if unknown := set(old) - _OLD_OPTIONS:
         raise TypeError(f"new_for_filename has no argument {', '.join(sorted(unknown))}")
-    return open(_one_of(path, basedir))
+    return open(_one_of(path, basedir), index=index)
 
 
 def new_for_format(
@@ -277,8 +301,10 @@ def new_for_format(
     return create(_one_of(path, basedir), fmt, imgshape, imgdtype, **kept)
 
 
-def extract_only_frame(path: str, frame_index: int) -> NDArray[Any]:
-    """Read one stored image by its position; pixels are not decoded from the encoding.
+def extract_only_frame(path: str | os.PathLike[str], frame_index: int) -> NDArray[Any]:
+    """Read one stored image by its position, without reading the whole index.
+
+    Pixels are not decoded from the encoding; those of video are BGR, as in imgstore.
 
     Parameters
     ----------
@@ -291,10 +317,28 @@ def extract_only_frame(path: str, frame_index: int) -> NDArray[Any]:
     -------
     ndarray
         (y, x) or (y, x, channel).
+
+    Raises
+    ------
+    FrameNotFoundError
+        There is no such position.
     """
-    with open(path) as store:
-        store.disable_decoding()
-        return store.get_image(frame_index=frame_index)[0]
+    place = locate(_one_of(path, None))
+    layout = find_layout(place)
+    if not isinstance(layout, ExtractsFrames):
+        with ImgStore(place, layout) as store:
+            store.disable_decoding()
+            return store.get_image(frame_index=frame_index)[0]
+    try:
+        position = operator.index(frame_index)
+    except TypeError as error:
+        raise FrameNotFoundError(
+            f"{place.name}: {frame_index!r} is no position; give an integer"
+        ) from error
+    image = layout.extract(place, position) if position >= 0 else None
+    if image is None:
+        raise FrameNotFoundError(f"{place.name}: there is no position {position}")
+    return image
 
 
 def _one_of(path: str | os.PathLike[str] | None, basedir: str | None) -> str:

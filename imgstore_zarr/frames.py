@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.index import Float64s, Int64s
 from imgstore_zarr.pixels import Conversion
 from imgstore_zarr.recording import RecordingInfo
 
 _CONVERTED_AT_ONCE = 16
 
-Positions = NDArray[np.int64]
+Positions = Int64s
 
 
 class Window(NamedTuple):
@@ -119,6 +121,17 @@ class FrameSink(Protocol):
 
     def close(self) -> None:
         """Finish the recording."""
+        ...
+
+
+@runtime_checkable
+class InsertsChunks(Protocol):
+    """A sink that takes finished files as chunks (`ImgStoreWriter.insert_chunk`)."""
+
+    def insert_chunk(
+        self, path: Path, frame_numbers: Int64s, frame_times: Float64s, *, move: bool
+    ) -> None:
+        """Make a file the next chunk; see `ImgStoreWriter.insert_chunk`."""
         ...
 
 

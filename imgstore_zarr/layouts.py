@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from imgstore_zarr.extra import ExtraData
 from imgstore_zarr.frames import FrameSink, FrameSource
@@ -60,8 +62,16 @@ class Layout(Protocol):
         """Whether the location holds such a recording. Looks for a marker file; never raises."""
         ...
 
-    def open(self, location: Location) -> Parts:
-        """Open a recording for reading; writes nothing."""
+    def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
+        """Open a recording for reading; writes nothing.
+
+        Parameters
+        ----------
+        location
+            The recording.
+        index
+            Its index, where somebody has kept it: then it is not read from storage.
+        """
         ...
 
     def create(self, location: Location, spec: RecordingSpec) -> FrameSink:
@@ -81,6 +91,24 @@ class Renumbers(Protocol):
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers, keeping the old ones beside them."""
+        ...
+
+
+@runtime_checkable
+class ExtractsFrames(Protocol):
+    """A layout that reads one frame without the whole index (`extract_only_frame`)."""
+
+    def extract(self, location: Location, position: int) -> NDArray[Any] | None:
+        """Return the image at a position as it is stored; None where there is no such position."""
+        ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """A layout that can look through the files of a recording without decoding them."""
+
+    def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
+        """Return what is wrong with the files of chunks and extra data, but not missing as a whole."""
         ...
 
 

@@ -149,6 +149,10 @@ class Conversion:
             return cls("color")
         return cls()
 
+    def without_decoding(self) -> Conversion:
+        """Return what is left when pixels are not decoded from their encoding."""
+        return Conversion() if self.kind == "decode" else self
+
     def output_shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape that `apply` makes of a stored shape."""
         if self.kind == "decode":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
 import operator
@@ -30,33 +31,35 @@ def local_timezone() -> zoneinfo.ZoneInfo:
         return zoneinfo.ZoneInfo("UTC")
 
 
-def json_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a deep copy of user metadata as JSON holds it.
+def _own_copy(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping | None):
+        raise InvalidMetadataError(f"metadata must be a mapping, not {type(metadata).__name__}")
+    return copy.deepcopy(dict(metadata or {}))
+
+
+def json_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return user metadata as JSON holds them.
 
     Parameters
     ----------
     metadata
-        The user's mapping; None is an empty one.
+        The user's mapping.
 
     Returns
     -------
     dict
-        The same keys and values, tuples as lists.
+        The same keys and values, tuples as lists, dates and times as ISO 8601 text.
 
     Raises
     ------
     InvalidMetadataError
         A key that is not a string or a value that JSON cannot hold, with its path.
     """
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise InvalidMetadataError(f"metadata must be a mapping, not {type(metadata).__name__}")
     try:
-        copy: dict[str, Any] = _as_json(metadata, "metadata")
+        document: dict[str, Any] = _as_json(metadata, "metadata")
     except RecursionError as error:
         raise InvalidMetadataError("metadata contains itself, or is nested too deep") from error
-    return copy
+    return document
 
 
 def _as_json(value: Any, path: str) -> Any:
@@ -69,6 +72,8 @@ def _as_json(value: Any, path: str) -> Any:
         return {key: _as_json(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dt.date):
+        return value.isoformat()
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -164,7 +169,7 @@ class RecordingSpec:
     imgshape, imgdtype, encoding, chunksize
         As in `RecordingInfo`; ``chunksize`` None lets the layout choose.
     metadata
-        The user's mapping, as JSON holds it.
+        A copy of the user's mapping; the layout says what it can hold.
     inner_chunks
         Shape of the unit of compression, (frames, y, x[, channel]); None is one frame.
     durable
@@ -211,7 +216,7 @@ class RecordingSpec:
         UnsupportedFormatError
             A dtype or encoding that is not known.
         InvalidMetadataError
-            Metadata that JSON cannot hold.
+            Metadata that are no mapping.
         """
         shape = _sizes("imgshape", imgshape)
         if len(shape) not in (2, 3) or min(shape) < 1:
@@ -239,7 +244,7 @@ class RecordingSpec:
             imgdtype=dtype,
             encoding=encoding or None,
             chunksize=chunksize,
-            metadata=json_metadata(metadata),
+            metadata=_own_copy(metadata),
             inner_chunks=None if inner_chunks is None else _sizes("inner_chunks", inner_chunks),
             durable=durable,
             options=dict(options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,7 +24,7 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Layout, Parts, Renumbers
+from imgstore_zarr.layouts import Inspects, Layout, Parts, Renumbers
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import Report, make_report
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
@@ -32,6 +33,9 @@ from imgstore_zarr.storage import Location
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+
+_log = logging.getLogger("imgstore_zarr")
 
 
 class ImgStore(Described):
@@ -47,26 +51,33 @@ class ImgStore(Described):
         Where the recording lies.
     layout
         How it lies there.
+    index
+        The recording's index, where somebody has kept it; it is then not read from storage.
 
     Attributes
     ----------
-    frame_number
+    frame_number, frame_time
         Of the image that was read last; NaN before the first.
     """
 
     mode: Literal["r"] = "r"
 
-    def __init__(self, location: Location, layout: Layout) -> None:
+    def __init__(self, location: Location, layout: Layout, index: FrameIndex | None = None) -> None:
         self._location = location
         self._layout = layout
         self._decoding = True
         self._cursor = -1
         self.frame_number: int | float = NAN
+        self.frame_time = NAN
         # What cannot be opened must say so now; after unpickling it opens when used.
-        self._parts: Parts = layout.open(location)
+        self._parts: Parts = layout.open(location, index)
+        if problems := self._parts.problems:
+            _log.warning(
+                "%s; report() lists what was noticed, %d in all", problems[0].message, len(problems)
+            )
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_location", "_layout", "_decoding", "_cursor", "frame_number")
+        kept = ("_location", "_layout", "_decoding", "_cursor", "frame_number", "frame_time")
         return {name: self.__dict__[name] for name in kept}
 
     def __getattr__(self, name: str) -> Any:
@@ -88,9 +99,9 @@ class ImgStore(Described):
     @cached_property
     def _source(self) -> FrameSource:
         frames, conversion = self._parts.frames, self.info.conversion
-        if conversion.kind == "none" or not self._decoding:
-            return frames
-        return ConvertedSource(frames, conversion)
+        if not self._decoding:
+            conversion = conversion.without_decoding()
+        return frames if conversion.kind == "none" else ConvertedSource(frames, conversion)
 
     @property
     def frames(self) -> Frames:
@@ -263,7 +274,7 @@ class ImgStore(Described):
         image = self._source.read(np.array([position], np.int64))[0]
         self._cursor = position
         number, time = self._metadata_at(position)
-        self.frame_number = number
+        self.frame_number, self.frame_time = number, time
         return image, (number, time)
 
     def _metadata_at(self, position: int) -> FrameMetadata:
@@ -377,8 +388,14 @@ class ImgStore(Described):
         return xr.DataTree.from_dict(tree)
 
     def report(self) -> Report:
-        """Return gaps, drops, jitter and missing chunks; reads no pixels."""
-        return make_report(self.info, self.index, self._parts.problems)
+        """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
+
+        Every file is looked into, about 2 ms for one of video.
+        """
+        problems = self._parts.problems
+        if isinstance(self._layout, Inspects):
+            problems += self._layout.inspect(self._location, self.index)
+        return make_report(self.info, self.index, problems)
 
     def reindex(self) -> None:
         """Number the frames before the one with number 0 as -n .. -1, in storage too.

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.described import NAN, Described, FrameMetadata
-from imgstore_zarr.errors import FrameMismatchError, ImgStoreError, InvalidMetadataError
+from imgstore_zarr.errors import (
+    FrameMismatchError,
+    ImgStoreError,
+    InvalidMetadataError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.frames import InsertsChunks
 from imgstore_zarr.layouts import Layout
-from imgstore_zarr.pixels import Conversion
+from imgstore_zarr.pixels import Conversion, ensure_color, is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
 from imgstore_zarr.storage import Location
@@ -101,7 +110,8 @@ class ImgStoreWriter(Described):
         Parameters
         ----------
         img
-            Of the recording's ``imgshape`` and ``imgdtype``.
+            Of the recording's ``imgshape`` and ``imgdtype``; in colour recordings also gray (y, x),
+            which is repeated.
         frame_number
             The camera's number; an integer that int64 holds.
         frame_time
@@ -122,20 +132,76 @@ class ImgStoreWriter(Described):
                 f"{self.filename}: the image for frame {frame_number} is no array ({error}); "
                 "the image was not written"
             ) from error
+        if is_color(self._imgshape) and pixels.shape == self._imgshape[:2]:
+            pixels = ensure_color(pixels)
         if pixels.shape != self._imgshape or pixels.dtype.newbyteorder("=") != self.dtype:
             raise FrameMismatchError(
                 f"{self.filename}: the image for frame {frame_number} has shape {pixels.shape} and "
                 f"dtype {pixels.dtype}; the recording takes {self._imgshape} and {self.dtype}; "
                 "the image was not written"
+                + (
+                    "; imgstore_zarr.ensure_gray makes it gray"
+                    if is_color(pixels.shape) and pixels.shape[:2] == self._imgshape
+                    else ""
+                )
             )
         number, time = self._checked(frame_number, frame_time)
         self._sink.append(self._conversion.apply(pixels), number, time)
+        self._note(number, time)
+
+    def _note(self, number: int, time: float) -> None:
         self.frame_min = number if not self._count else min(number, self.frame_min)
         self.frame_max = number if not self._count else max(number, self.frame_max)
         if not self._count:
             self._first_time = time
         self.frame_number, self.frame_time = number, time
         self._count += 1
+
+    def insert_chunk(
+        self,
+        video_path: str | os.PathLike[str],
+        frame_numbers: Iterable[int],
+        frame_times: Iterable[float],
+        move: bool = True,
+    ) -> None:
+        """Make a finished video file the next chunk.
+
+        Parameters
+        ----------
+        video_path
+            The file, in the recording's own container, codec aside.
+        frame_numbers, frame_times
+            One of each per frame of the file.
+        move
+            Whether the file is moved into the recording or copied.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            The recording is not made of video files, or of those with another ending.
+        InvalidMetadataError
+            Numbers or times that are none, or not as many as the file has frames.
+        FrameMismatchError
+            Images of another shape.
+        CorruptChunkError, ChunkMissingError
+            The file is damaged, or not there.
+        """
+        self._check_open()
+        if not isinstance(self._sink, InsertsChunks):
+            raise UnsupportedFormatError(
+                f"{self.filename}: files can be inserted as chunks of video, not of {self.format}"
+            )
+        numbers, times = list(frame_numbers), list(frame_times)
+        if len(numbers) != len(times) or not numbers:
+            raise InvalidMetadataError(
+                f"{self.filename}: {len(numbers)} frame numbers and {len(times)} frame times were "
+                f"given for {video_path}; give one of each per frame; nothing was inserted"
+            )
+        checked = [self._checked(*pair) for pair in zip(numbers, times, strict=True)]
+        columns = (np.array(column) for column in zip(*checked, strict=True))
+        self._sink.insert_chunk(Path(video_path), *columns, move=move)
+        for number, time in checked:
+            self._note(number, time)
 
     def _checked(self, frame_number: Any, frame_time: Any) -> FrameMetadata:
         try:

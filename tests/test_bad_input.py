@@ -146,7 +146,6 @@ def kind(value: object) -> str:
         ({"a": b"bytes"}, "metadata['a']"),
         ({"a": 1j}, "metadata['a']"),
         ({"a": np.zeros(2)}, "metadata['a']"),
-        ({"a": dt.datetime(2020, 1, 1)}, "metadata['a']"),
         ({1: "a"}, "key 1"),
         ({"a": {(1, 2): "b"}}, "key (1, 2)"),
         ([("a", 1)], "mapping"),

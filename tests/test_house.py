@@ -26,6 +26,7 @@ FLOORS = {
     "frames": 2,
     "extra": 2,
     "layouts": 2,
+    "lock": 2,
     "sqlite_index": 2,
     "video": 2,
     "native": 3,

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -926,6 +927,62 @@ def test_extract_only_frame(path: Path) -> None:
         np.testing.assert_array_equal(frame, IMAGES[position])
     with pytest.raises(FrameNotFoundError):
         imgstore_zarr.extract_only_frame(str(path), 11)
+    for column in ("frame_number", "frame_time"):
+        shutil.rmtree(path / column / "c")
+    np.testing.assert_array_equal(imgstore_zarr.extract_only_frame(path, 5), IMAGES[5])
+
+
+def test_an_extracted_frame_is_not_decoded_from_its_encoding(record: Record) -> None:
+    path = record(IMAGES, format="npy", encoding="cv_bayerrg")
+    np.testing.assert_array_equal(imgstore_zarr.extract_only_frame(path, 5), IMAGES[5])
+    # pgm is gray whatever it was given.
+    color = np.repeat(IMAGES[..., None], 3, axis=-1)
+    pgm = record(color, format="pgm")
+    with imgstore_zarr.open(pgm) as store:
+        store.disable_decoding()
+        expected = store.get_image(frame_index=5)[0]
+    np.testing.assert_array_equal(imgstore_zarr.extract_only_frame(pgm, 5), expected)
+    assert expected.shape == color.shape[1:]
+
+
+def test_gray_images_are_taken_by_colour_recordings(record: Record, tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "npy", (8, 10, 3)) as writer:
+        writer.add_image(IMAGES[0], 0, 0.0)
+        with pytest.raises(FrameMismatchError):
+            writer.add_image(IMAGES[0].T, 1, 1.0)
+    image, _ = imgstore_zarr.open(tmp_path / "r").get_image(0)
+    np.testing.assert_array_equal(image, cv2.cvtColor(IMAGES[0], cv2.COLOR_GRAY2BGR))
+
+
+def test_colour_images_are_refused_by_gray_recordings(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "npy", (8, 10)) as writer:
+        with pytest.raises(FrameMismatchError, match=r"ensure_gray makes it gray"):
+            writer.add_image(np.zeros((8, 10, 3), np.uint8), 0, 0.0)
+        with pytest.raises(FrameMismatchError, match=r"not written$"):
+            writer.add_image(np.zeros((8, 9), np.uint8), 0, 0.0)
+
+
+def test_dates_in_metadata_become_text(record: Record) -> None:
+    metadata = {"at": dt.datetime(2020, 1, 2, 3, 4, 5), "on": [dt.date(2021, 2, 3)]}
+    path = record(IMAGES, metadata=metadata)
+    expected = {"at": "2020-01-02T03:04:05", "on": ["2021-02-03"]}
+    assert imgstore_zarr.open(path).user_metadata == expected
+    assert metadata["on"] == [dt.date(2021, 2, 3)]
+
+
+def test_files_are_no_chunks_of_a_zarr_recording(tmp_path: Path) -> None:
+    with (
+        imgstore_zarr.create(tmp_path / "r", "npy", (8, 10)) as writer,
+        pytest.raises(UnsupportedFormatError, match="not of raw/zarr"),
+    ):
+        writer.insert_chunk(tmp_path / "a.mp4", [1], [1.0])
+
+
+def test_the_number_and_time_of_the_last_image(store: ImgStore) -> None:
+    assert np.isnan(store.frame_number)
+    assert np.isnan(store.frame_time)
+    store.get_image(frame_index=3)
+    assert (store.frame_number, store.frame_time) == (NUMBERS[3], TIMES[3])
 
 
 def test_the_formats_that_are_told_can_be_made() -> None:

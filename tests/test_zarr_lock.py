@@ -70,12 +70,12 @@ def test_a_forked_process_does_not_keep_the_lock_of_a_dead_writer(tmp_path: Path
 
 
 def test_a_lock_is_given_up_by_close_though_a_forked_process_lives(tmp_path: Path) -> None:
-    from imgstore_zarr.native.lock import Lock
+    from imgstore_zarr.lock import Lock
     from imgstore_zarr.storage import locate
 
-    lock = Lock(locate(tmp_path), tmp_path)
+    lock = Lock(locate(tmp_path), tmp_path / "lock")
     with pytest.raises(RecordingLockedError):
-        Lock(locate(tmp_path), tmp_path)
+        Lock(locate(tmp_path), tmp_path / "lock")
     read, write = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of others
@@ -85,7 +85,7 @@ def test_a_lock_is_given_up_by_close_though_a_forked_process_lives(tmp_path: Pat
         os.read(read, 1)
         os._exit(0)
     lock.release()
-    Lock(locate(tmp_path), tmp_path).release()
+    Lock(locate(tmp_path), tmp_path / "lock").release()
     os.close(write)
     os.close(read)
     assert os.waitpid(child, 0)[1] == 0

@@ -7,11 +7,10 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.storage import Location, access_error
@@ -42,11 +41,13 @@ _DAMAGE = (
     ValueError,
 )
 
+Int64s = NDArray[np.int64]
+
 Columns = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Frame numbers and frame times of a chunk."""
 
 
-def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> Columns | None:
+def read_chunk_index(location: Location, stem: str) -> Columns | None:
     """Read the index of a chunk.
 
     Only the two members that count are read: others may be pickled, and are never unpickled.
@@ -56,9 +57,7 @@ def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> C
     location
         The recording.
     stem
-        The key of the chunk without an ending.
-    names
-        What the directory of the index holds.
+        The key of the chunk's index without an ending.
 
     Returns
     -------
@@ -74,10 +73,10 @@ def read_chunk_index(location: Location, stem: str, names: Collection[str]) -> C
     """
     for suffix in SUFFIXES:
         key = stem + suffix
-        if key.rsplit("/", 1)[-1] not in names:
-            continue
         try:
             data = location.read(key)
+        except FileNotFoundError:
+            continue
         except PermissionError as error:
             raise access_error(location, f"reading {key}", error) from error
         try:
@@ -130,7 +129,35 @@ def _from_yaml(data: bytes) -> tuple[list[int], list[float]]:
     return document["frame_number"], document["frame_time"]
 
 
-def dump_chunk_index(numbers: Sequence[int], times: Sequence[float]) -> bytes:
+def renumbered_index(location: Location, stem: str, numbers: Int64s, before: str) -> bytes:
+    """Return the index of a chunk, as npz, with other frame numbers.
+
+    Parameters
+    ----------
+    location, stem
+        See `read_chunk_index`; the index must be there and whole.
+    numbers
+        int64 (frame,), the new frame numbers.
+    before
+        The member that keeps the old ones, unless it is there already. The others are copied, not read.
+    """
+    try:
+        data = location.read(stem + ".npz")
+    except FileNotFoundError:
+        data = dump_chunk_index(*_from_yaml(location.read(stem + ".yaml")))
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
+        members = {info.filename: old.read(info) for info in old.infolist()}
+        members.setdefault(f"{before}.npy", members["frame_number.npy"])
+        column = io.BytesIO()
+        np.save(column, numbers)
+        members["frame_number.npy"] = column.getvalue()
+        for name, member in members.items():
+            new.writestr(name, member)
+    return file.getvalue()
+
+
+def dump_chunk_index(numbers: ArrayLike, times: ArrayLike) -> bytes:
     """Return the index of a chunk as npz."""
     file = io.BytesIO()
     np.savez(

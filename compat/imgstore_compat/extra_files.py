@@ -15,6 +15,7 @@ import numpy as np
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.layouts import Problem
 from imgstore_zarr.storage import Location
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ExtraFiles:
         tables: list[pd.DataFrame] = []
         for is_motif, key in self._keys():
             try:
-                tables.append(self._table(is_motif, key))
+                tables.append(self.table(is_motif, key))
             except CorruptChunkError as error:
                 if not ignore_corrupt_chunks:
                     raise
@@ -85,46 +86,44 @@ class ExtraFiles:
         tables = [table for table in tables if not table.empty]
         return pd.concat(tables, axis=0, ignore_index=True) if tables else None
 
-    def _table(self, is_motif: bool, key: str) -> pd.DataFrame:
+    def table(self, is_motif: bool, key: str) -> pd.DataFrame:
+        """Read one file; CorruptChunkError where it is damaged."""
         import pandas as pd
 
-        data = self.location.read(key)
         try:
             if key.endswith(".h5"):
-                return _from_h5(data)
-            table = pd.DataFrame(self._records(key, data))
+                return _from_h5(self.location, key)
+            table = pd.DataFrame(_parse_records(self.location, key, self.location.read(key)))
             if is_motif and not table.empty:
                 table = table[table["frame_number"] >= 0]
                 columns = ["frame_index", *({"sensor_time"} & set(table.columns))]
                 table = table.sort_values(by=columns, ignore_index=True)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise CorruptChunkError(
-                f"{self.location.name}: the extra data {key} are damaged "
-                f"({type(error).__name__}: {error}); ignore_corrupt_chunks=True leaves them out"
-            ) from error
+            raise _damaged(self.location, key, error) from error
         return table
 
-    def _records(self, key: str, data: bytes) -> list[dict[str, Any]]:
-        # A writer that did not come to its end leaves a list without its end.
-        text = codecs.getincrementaldecoder("utf-8")().decode(data)
-        try:
-            records: list[dict[str, Any]] = json.loads(text)
-        except json.JSONDecodeError:
-            records = _whole_records(text)
-            warnings.warn(
-                f"{self.location.name}: the extra data {key} break off, as after a crash; "
-                f"read were the {len(records)} whole records before",
-                stacklevel=5,
-            )
-        return records
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with the files, as far as that can be told without reading them all."""
+        found = []
+        for _, key in self._keys():
+            try:
+                if key.endswith(".h5"):
+                    with _open_h5(self.location, key) as file:
+                        _ = [
+                            file[name].shape for name in ("camera", "sample_delay", *datasets(file))
+                        ]
+                elif self.location.open(key).tail(1) != b"]":
+                    raise ValueError("the list of records has no end")
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                what = str(_damaged(self.location, key, error))
+                found.append(Problem("extra-data-damaged", what))
+        return tuple(found)
 
     def samplerate(self) -> float | None:
         """Return the one sample rate of Motif's data, in Hz."""
-        import h5py
-
         for _, key in self._keys((".extra_data.h5",)):
-            with h5py.File(io.BytesIO(self.location.read(key)), "r") as file:
-                rates = [file[name].attrs.get("samplerate") for name in _datasets(file)]
+            with _open_h5(self.location, key) as file:
+                rates = [file[name].attrs.get("samplerate") for name in datasets(file)]
             if len(rates) == 1 and rates[0] is not None:
                 return float(rates[0])
         return None
@@ -134,7 +133,37 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
 _BETWEEN = re.compile(r"\s*,?\s*")
 
 
-def _whole_records(text: str) -> list[dict[str, Any]]:
+def read_records(location: Location, key: str) -> list[dict[str, Any]]:
+    """Read a list of records in JSON; CorruptChunkError where it is damaged."""
+    try:
+        return _parse_records(location, key, location.read(key))
+    except (ValueError, TypeError) as error:
+        raise _damaged(location, key, error) from error
+
+
+def _parse_records(location: Location, key: str, data: bytes) -> list[dict[str, Any]]:
+    # A writer that did not come to its end leaves a list without its end.
+    text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    try:
+        records: list[dict[str, Any]] = json.loads(text)
+    except json.JSONDecodeError:
+        records = whole_records(text)
+        warnings.warn(
+            f"{location.name}: the extra data {key} break off, as after a crash; "
+            f"read were the {len(records)} whole records before",
+            stacklevel=5,
+        )
+    return records
+
+
+def _damaged(location: Location, key: str, error: Exception) -> CorruptChunkError:
+    return CorruptChunkError(
+        f"{location.name}: the extra data {key} are damaged ({type(error).__name__}: {error}); "
+        "ignore_corrupt_chunks=True leaves them out"
+    )
+
+
+def whole_records(text: str) -> list[dict[str, Any]]:
     """Return the records of a JSON list that breaks off; ValueError where it is damaged otherwise."""
     text = text.strip()
     if text and not text.startswith("["):
@@ -169,20 +198,36 @@ def _text(value: Any) -> str:
     return value.decode("ascii") if isinstance(value, bytes | np.bytes_) else str(value)
 
 
-def _datasets(file: h5py.File) -> list[str]:
+def datasets(file: h5py.File) -> list[str]:
+    """Return the names of the datasets in Motif's HDF5 file."""
     return [name.strip() for name in _text(file.attrs["datasets"]).split(",")]
 
 
-def _from_h5(data: bytes) -> pd.DataFrame:
+def _open_h5(location: Location, key: str) -> h5py.File:
     import h5py
+
+    if location.path is not None:
+        return h5py.File(location.path / key, "r")
+    return h5py.File(io.BytesIO(location.read(key)), "r")
+
+
+def _from_h5(location: Location, key: str) -> pd.DataFrame:
     import pandas as pd
 
     columns: dict[str, Any] = {}
-    with h5py.File(io.BytesIO(data), "r") as file:
+    with _open_h5(location, key) as file:
         camera = np.asarray(file["camera"])
         # Rows are preallocated for a full chunk; those that were not used have negative numbers.
         used = camera["frame_number"] >= 0
-        for dataset in _datasets(file):
+        for dataset in datasets(file):
+            samples = file[dataset].shape[-1]
+            if samples != len(camera):
+                warnings.warn(
+                    f"{location.name}: {dataset} in {key} has {samples} samples for {len(camera)} "
+                    "frames, so it fits no table by frames and is left out; h5py reads it",
+                    stacklevel=5,
+                )
+                continue
             values = np.asarray(file[dataset])[..., used]
             names = [n.strip() for n in _text(file[dataset].attrs["column_names"]).split(",")]
             columns |= dict(zip(names, values, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import yaml
 from imgstore_zarr.errors import (
     InvalidMetadataError,
     RecordingNotFoundError,
-    UnsupportedFormatError,
     UnsupportedVersionError,
 )
 from imgstore_zarr.recording import RecordingSpec, local_timezone
@@ -26,7 +25,8 @@ LOCK_FILE = ".lock"
 STORE_KEY = "__store"
 STORE_VERSION = 2
 VIDEO_CLASSES = ("VideoImgStore", "VideoImgStoreFFMPEG")
-IMGSTORE_CLASSES = (*VIDEO_CLASSES, "DirectoryImgStore")
+DIRECTORY_CLASS = "DirectoryImgStore"
+IMGSTORE_CLASSES = (*VIDEO_CLASSES, DIRECTORY_CLASS)
 
 # What yaml, and using what it gives, raise on a damaged document.
 _DAMAGE = (
@@ -97,11 +97,23 @@ class StoreMetadata:
 
 
 def read_store_class(location: Location) -> str | None:
-    """Return the class that a ``metadata.yaml`` names; None where it cannot be read or is damaged."""
+    """Return the class that a ``metadata.yaml`` names.
+
+    None where there is no such file, where another layout's marker is beside it, or where it cannot
+    be read; "" where it names none.
+    """
     try:
-        return str(_parse(location.read(FILE))[STORE_KEY]["class"])
-    except (OSError, *_DAMAGE):
+        if location.exists("zarr.json"):
+            return None
+        text = location.read(FILE)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError:
+        return ""
+    try:
+        return str(_parse(text)[STORE_KEY]["class"])
+    except _DAMAGE:
+        return ""
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -109,58 +121,85 @@ def _parse(text: bytes) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = yaml.load(text, Loader=loader)
     if not isinstance(document, dict):
-        raise TypeError("no mapping")
+        raise TypeError(f"it holds {type(document).__name__}, no mapping")
     return document
 
 
-def read_metadata(location: Location) -> StoreMetadata:
+def read_metadata(location: Location, classes: Collection[str]) -> StoreMetadata:
     """Read the ``metadata.yaml`` of a recording.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    classes
+        The classes that its layout knows.
 
     Raises
     ------
     RecordingNotFoundError, RecordingAccessError
         There is none, or it cannot be read.
     InvalidMetadataError
-        It is damaged, or lacks a key that every recording has.
-    UnsupportedFormatError
-        It is of another class than those of video stores.
+        It is damaged, is of another class, or lacks a key that every recording has.
     UnsupportedVersionError
         It is of another version than 2.
     """
     try:
         document = _parse(location.read(FILE))
-        store = document.pop(STORE_KEY)
-        metadata = StoreMetadata(store, document)
-        _check_readable(location, store)
-        shape = metadata.imgshape
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise ValueError(f"imgshape {shape}")
-        _ = metadata.dtype, metadata.chunksize, metadata.encoding
     except FileNotFoundError as error:
         raise RecordingNotFoundError(f"{location.name} has no {FILE}") from error
-    except (UnsupportedFormatError, UnsupportedVersionError):
-        raise
     except OSError as error:
         raise access_error(location, f"reading {FILE}", error) from error
     except _DAMAGE as error:
-        raise InvalidMetadataError(
-            f"{location.name}: {FILE} is damaged ({type(error).__name__}: {error}); "
-            "restore it from a backup"
-        ) from error
-    return metadata
-
-
-def _check_readable(location: Location, store: Mapping[str, Any]) -> None:
-    if store["class"] not in VIDEO_CLASSES:
-        raise UnsupportedFormatError(
-            f"{location.name} is a store of class {store['class']}; those of "
-            f"{' and '.join(VIDEO_CLASSES)} are read"
+        raise _invalid(location, f"{FILE} is damaged ({type(error).__name__}: {error})") from error
+    store = document.pop(STORE_KEY, None)
+    if not isinstance(store, dict):
+        raise _invalid(location, f"{FILE} has no mapping {STORE_KEY}")
+    if store.get("class") not in classes:
+        raise _invalid(
+            location,
+            f"{STORE_KEY}.class in {FILE} is {store.get('class')!r}; known are "
+            f"{', '.join(IMGSTORE_CLASSES)}",
         )
-    if store["version"] != STORE_VERSION:
+    if store.get("version") != STORE_VERSION:
         raise UnsupportedVersionError(
-            f"{location.name} is a store of version {store['version']!r}; "
-            f"version {STORE_VERSION} is read"
+            f"{location.name}: {STORE_KEY}.version in {FILE} is {store.get('version')!r}; version "
+            f"{STORE_VERSION} is read"
         )
+    for key, check in _CHECKS.items():
+        if key not in store and key != "encoding":
+            raise _invalid(location, f"{FILE} lacks {STORE_KEY}.{key}")
+        try:
+            check(store.get(key))
+        except _DAMAGE as error:
+            raise _invalid(
+                location, f"{STORE_KEY}.{key} in {FILE} is {store.get(key)!r} ({error})"
+            ) from error
+    return StoreMetadata(store, document)
+
+
+def _invalid(location: Location, what: str) -> InvalidMetadataError:
+    return InvalidMetadataError(f"{location.name}: {what}; restore it from a backup")
+
+
+def _check_shape(value: Any) -> None:
+    shape = [int(n) for n in value]
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError("must be two or three sizes of at least 1")
+
+
+def _check_encoding(value: Any) -> None:
+    if not isinstance(value, str | None):
+        raise TypeError("must be a name or null")
+
+
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "format": str,
+    "imgshape": _check_shape,
+    "imgdtype": np.dtype,
+    "chunksize": int,
+    "encoding": _check_encoding,
+}
 
 
 def timezone_of(metadata: StoreMetadata) -> dt.tzinfo:
@@ -236,10 +275,11 @@ def _dump(document: Mapping[str, Any]) -> bytes:
 
 
 def _check_returns(key: str, value: Any) -> None:
-    """Refuse what YAML does not give back as it was, such as half of a surrogate pair."""
-    document = {key: value}
+    """Refuse what YAML cannot hold or does not give back, such as half of a surrogate pair."""
     try:
-        if _parse(_dump(document)) == document:
+        text = _dump({key: value})
+        # Text, since NaN is not equal to itself, and a tuple comes back as a list.
+        if _dump(_parse(text)) == text:
             return
     except (yaml.YAMLError, ValueError, RecursionError):
         pass

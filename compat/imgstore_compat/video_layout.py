@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from imgstore_compat.chunk_index import SUFFIXES, Columns, read_chunk_index
+from imgstore_compat.chunk_index import SUFFIXES
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.chunks import find_position, read_chunks
 from imgstore_compat.extra_files import ExtraFiles
 from imgstore_compat.metadata import (
-    FILE,
-    IMGSTORE_CLASSES,
+    DIRECTORY_CLASS,
+    VIDEO_CLASSES,
     StoreMetadata,
     created_of,
     read_metadata,
     read_store_class,
     timezone_of,
 )
+from imgstore_compat.renumber import renumber_chunks
 from imgstore_compat.video_frames import VideoFrames
+from imgstore_compat.video_recovery import repair_videos
 from imgstore_compat.video_sink import CODECS, VideoSink, encoder_options
-from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    RecordingExistsError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
-from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
-
-# Indexes are small files: what takes the time is to open them.
-_CONCURRENT_READS = 8
+from imgstore_zarr.video import VideoFile, listed_frames, whole_frames
 
 
 @dataclass(frozen=True)
@@ -44,40 +53,34 @@ class VideoLayout:
         return {name: name for name in CODECS} | {"mjpeg": "mjpeg/avi"}
 
     def recognises(self, location: Location) -> bool:
-        """Whether there is a ``metadata.yaml``, unless it names a class that is not imgstore's.
+        """Whether there is a ``metadata.yaml``, unless it is that of a directory of images.
 
-        One that is damaged, may not be read, or names another class of imgstore is for `open` to
-        refuse: that a recording is there is certain.
+        One that is damaged, may not be read, or names an unknown class is for `open` to refuse.
         """
-        try:
-            if location.exists("zarr.json") or not location.exists(FILE):
-                return False
-        except OSError:
-            return False
-        name = read_store_class(location)
-        return name is None or name in IMGSTORE_CLASSES
+        return read_store_class(location) not in (None, DIRECTORY_CLASS)
 
-    def open(self, location: Location) -> Parts:
+    def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
         """Open a recording; see `Layout.open`."""
         directory = _directory(location)
-        metadata = read_metadata(directory)
-        names = directory.names()
-        videos = _numbers(names, (metadata.extension,))
-        indexes = _numbers(names, SUFFIXES)
-        numbers = videos | indexes | _numbers(names, EXTRA_DATA_FILE_EXTENSIONS)
-        chunks, problems = _read_indexes(directory, sorted(videos | indexes), names)
-        problems += [
+        metadata = read_metadata(directory, VIDEO_CLASSES)
+        files = _Files(directory, metadata.extension, directory.names())
+        videos = _numbers(files.names, (metadata.extension,))
+        numbers = videos | _numbers(files.names, (*SUFFIXES, *EXTRA_DATA_FILE_EXTENSIONS))
+        problems: tuple[Problem, ...] = ()
+        if index is None:
+            chunks = read_chunks(directory, files.stems, files.stored)
+            index, problems = chunks.index, chunks.problems
+        problems += tuple(
             Problem(
                 "chunk-missing",
-                f"{location.name}: chunk {number} has an index of {len(chunks[number][0])} frames, "
-                f"but no video {number:06d}{metadata.extension}; its frames cannot be read",
-                number,
+                f"{location.name}: chunk {chunk.number} has an index of {len(chunk)} frames, "
+                f"but no video {chunk.number:06d}{metadata.extension}; they cannot be read",
+                chunk.number,
             )
-            for number in chunks
-            if number not in videos
-        ]
+            for chunk in index.chunks()
+            if chunk.number not in videos
+        )
         info = _info(directory, metadata)
-        index = _frame_index(chunks)
         frames = VideoFrames(
             directory,
             metadata.extension,
@@ -87,7 +90,44 @@ class VideoLayout:
             len(index),
         )
         extra = ExtraFiles(directory, tuple((n, f"{n:06d}") for n in sorted(numbers)))
-        return Parts(info, index, frames, extra, tuple(problems))
+        return Parts(info, index, frames, extra, problems)
+
+    def extract(self, location: Location, position: int) -> NDArray[Any] | None:
+        """Return one stored image, BGR; see `ExtractsFrames`."""
+        directory = _directory(location)
+        metadata = read_metadata(directory, VIDEO_CLASSES)
+        files = _Files(directory, metadata.extension, directory.names())
+        found = find_position(directory, files.stems, files.stored, position)
+        if found is None:
+            return None
+        chunk, place = found
+        name = f"{location.name}: chunk {chunk} ({files.path(chunk).name})"
+        file = VideoFile(files.path(chunk), color=True, name=name)
+        try:
+            image: NDArray[Any] = file.read(np.array([place], np.int64))[0]
+        finally:
+            file.close()
+        return image
+
+    def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
+        """Replace the frame numbers; see `Renumbers`."""
+        directory = _directory(location)
+        stems = {chunk.number: f"{chunk.number:06d}" for chunk in index.chunks()}
+        renumber_chunks(directory, stems, index, frame_number)
+
+    def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
+        """Look into every file of video and of extra data; see `Inspects`."""
+        directory = _directory(location)
+        metadata = read_metadata(directory, VIDEO_CLASSES)
+        files = _Files(directory, metadata.extension, directory.names())
+        problems = [files.check(chunk) for chunk in index.chunks()]
+        extra = ExtraFiles(directory, tuple(files.stems.items()))
+        return (*filter(None, problems), *extra.problems())
+
+    def repair(self, location: Location) -> tuple[Problem, ...]:
+        """Finish what an interrupted writer left; see `Repairs`."""
+        directory = _directory(location)
+        return repair_videos(directory, read_metadata(directory, VIDEO_CLASSES).extension)
 
     def create(self, location: Location, spec: RecordingSpec) -> VideoSink:
         """Begin a recording; see `Layout.create`."""
@@ -119,40 +159,44 @@ def _numbers(names: list[str], endings: tuple[str, ...]) -> set[int]:
     return {int(stem) for stem in stems if stem.isdecimal()}
 
 
-def _read_indexes(
-    directory: Directory, numbers: list[int], names: list[str]
-) -> tuple[dict[int, Columns], list[Problem]]:
-    """Read the index of every chunk; chunks of no frames are left out."""
-    listed = frozenset(names)
-    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
-        read = pool.map(lambda n: read_chunk_index(directory, f"{n:06d}", listed), numbers)
-        chunks: dict[int, Columns] = {}
-        problems = []
-        for number, columns in zip(numbers, read, strict=True):
-            if columns is None:
-                problems.append(
-                    Problem(
-                        "chunk-without-index",
-                        f"{directory.name}: chunk {number} has a video, but no index "
-                        f"({number:06d}.npz), so its frames have no numbers and are left out",
-                        number,
-                    )
-                )
-            elif len(columns[0]):
-                chunks[number] = columns
-    return chunks, problems
+@dataclass(frozen=True)
+class _Files:
+    """The files of a recording: its chunks, and how many frames one holds."""
 
+    directory: Directory
+    extension: str
+    names: list[str]
 
-def _frame_index(chunks: Mapping[int, Columns]) -> FrameIndex:
-    if not chunks:
-        return FrameIndex(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
-    lengths = [len(numbers) for numbers, _ in chunks.values()]
-    return FrameIndex(
-        np.concatenate([numbers for numbers, _ in chunks.values()]),
-        np.concatenate([times for _, times in chunks.values()]),
-        np.cumsum([0, *lengths[:-1]]),
-        list(chunks),
-    )
+    def path(self, number: int) -> Path:
+        return self.directory.root / f"{number:06d}{self.extension}"
+
+    @property
+    def stems(self) -> dict[int, str]:
+        numbers = _numbers(self.names, (self.extension, *SUFFIXES, JOURNAL))
+        return {number: f"{number:06d}" for number in sorted(numbers)}
+
+    def stored(self, number: int) -> int:
+        return whole_frames(self.path(number))
+
+    def check(self, chunk: ChunkSpan) -> Problem | None:
+        """What is wrong with the file of a chunk; that it is missing is told elsewhere."""
+        path = self.path(chunk.number)
+        name = f"{self.directory.name}: chunk {chunk.number} ({path.name})"
+        try:
+            count = listed_frames(path, name)
+            if count in (None, len(chunk)):
+                return None
+            # Edit lists hide frames that the file lists.
+            with contextlib.closing(VideoFile(path, name=name)) as file:
+                count = len(file)
+        except ChunkMissingError:
+            return None
+        except (OSError, UnsupportedFormatError) as error:
+            return Problem("chunk-damaged", str(error), chunk.number)
+        if count == len(chunk):
+            return None
+        what = f"{name} has {count} frames, its index {len(chunk)}; those beyond cannot be read"
+        return Problem("chunk-length", what, chunk.number)
 
 
 def _info(directory: Directory, metadata: StoreMetadata) -> RecordingInfo:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgstore_zarr.errors import (
     ImgStoreError,
@@ -120,18 +121,21 @@ class ZarrLayout:
         except OSError:
             return False
 
-    def open(self, location: Location) -> Parts:
+    def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
         """Open a recording; see `Layout.open`."""
-        try:
-            text = location.read(GROUP_KEY)
-        except OSError as error:
-            raise access_error(location, "reading", error) from error
-        recording = parse(location.name, text)
+        recording = _read_recording(location)
         count = recording.frame_count
-        columns = {
-            name: read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()
-        }
-        starts = np.arange(0, max(count, 1), recording.geometry.chunksize, dtype=np.int64)
+        if index is None:
+            columns = {
+                name: read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()
+            }
+            starts = np.arange(0, max(count, 1), recording.geometry.chunksize, dtype=np.int64)
+            index = FrameIndex(columns["frame_number"], columns["frame_time"], starts)
+        elif len(index) != count:
+            raise InvalidMetadataError(
+                f"{location.name}: the index that was given has {len(index)} frames, the recording "
+                f"{count}; save it again"
+            )
         problems: tuple[Problem, ...] = ()
         if location.exists(INFLIGHT):
             problems = (
@@ -143,11 +147,23 @@ class ZarrLayout:
             )
         return Parts(
             recording.info,
-            FrameIndex(columns["frame_number"], columns["frame_time"], starts),
+            index,
             ZarrFrames(location, recording.geometry, count),
             ZarrExtra(location, recording),
             problems,
         )
+
+    def extract(self, location: Location, position: int) -> NDArray[Any] | None:
+        """Return one stored image; see `ExtractsFrames`."""
+        recording = _read_recording(location)
+        if position >= recording.frame_count:
+            return None
+        frames = ZarrFrames(location, recording.geometry, recording.frame_count)
+        try:
+            image = frames.read(np.array([position], np.int64))[0]
+        finally:
+            frames.close()
+        return recording.info.conversion.without_decoding().apply(image)
 
     def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
         """Begin a recording; see `Layout.create`."""
@@ -189,6 +205,14 @@ class ZarrLayout:
             changed = np.where(places >= 0, np.append(frame_number, 0)[places], numbers)
             stored = np.dtype(extra["frame_number"]["data_type"])
             rewrite_column(location, "extra/frame_number", stored, changed)
+
+
+def _read_recording(location: Location) -> ZarrRecording:
+    try:
+        text = location.read(GROUP_KEY)
+    except OSError as error:
+        raise access_error(location, "reading", error) from error
+    return parse(location.name, text)
 
 
 def _stored_shape(spec: RecordingSpec) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import operator
@@ -22,7 +23,12 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC, InnerCodec
 from imgstore_zarr.native.shards import ShardGeometry
 from imgstore_zarr.pixels import is_color
-from imgstore_zarr.recording import DEFAULT_SHARD_BYTES, RecordingInfo, RecordingSpec
+from imgstore_zarr.recording import (
+    DEFAULT_SHARD_BYTES,
+    RecordingInfo,
+    RecordingSpec,
+    json_metadata,
+)
 
 LAYOUT_VERSION = 1
 GROUP_KEY = "zarr.json"
@@ -183,6 +189,7 @@ class ZarrRecording:
 
 def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> ZarrRecording:
     """Return the recording that a spec asks for."""
+    spec = dataclasses.replace(spec, metadata=json_metadata(spec.metadata))
     inner = (1, *stored_shape) if spec.inner_chunks is None else spec.inner_chunks
     stored_dtype = spec.imgdtype.newbyteorder("<")
     codec = InnerCodec(COMPRESSORS[spec.format], stored_dtype.itemsize)

@@ -23,6 +23,11 @@ def shard_path(spool: Path, chunk: int) -> Path:
     return spool / f"{chunk}.shard"
 
 
+def lock_path(spool: Path) -> Path:
+    """Return the file that the writer of a recording holds locked."""
+    return spool / "lock"
+
+
 def journal_path(spool: Path, chunk: int) -> Path:
     """Return where the journal of a chunk lies."""
     return spool / f"{chunk}.journal"

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.layouts import Problem
+from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter, read_column
 from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
-from imgstore_zarr.native.lock import Lock
 from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
     INFLIGHT,
     journal_path,
+    lock_path,
     move,
     shard_path,
     sync_parents,
@@ -50,7 +51,7 @@ def repair(location: Location) -> tuple[Problem, ...]:
     if location.path is None or not location.exists(INFLIGHT):
         return ()
     spool = location.path / INFLIGHT
-    lock = Lock(location, spool)
+    lock = Lock(location, lock_path(spool))
     try:
         recording = parse(location.name, location.read(GROUP_KEY))
         journals = sorted(int(path.stem) for path in spool.glob("*.journal"))

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.errors import RecordingExistsError
 from imgstore_zarr.extra import dump_record
+from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import Record, write_extra
-from imgstore_zarr.native.lock import Lock
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
-from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk, write_all
+from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk, lock_path, write_all
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
 
@@ -64,7 +64,7 @@ class ZarrSink:
         except OSError as error:
             raise access_error(location, "writing", error) from error
         try:
-            self._lock = Lock(location, self._spool)
+            self._lock = Lock(location, lock_path(self._spool))
         except OSError:
             shutil.rmtree(self._spool)
             raise

@@ -6,23 +6,19 @@ import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
 
 from imgstore_zarr.errors import (
-    ChunkMissingError,
     CorruptChunkError,
-    RecordingAccessError,
-    UnsupportedFormatError,
 )
+from imgstore_zarr.video.container import open_container
 from imgstore_zarr.video.packets import NO_TIMESTAMP, PacketTable, media_packets, read_packet_table
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet as AnyPacket
-    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -72,39 +68,8 @@ class Decoder:
         _living.add(self)
 
     def _open(self) -> None:
-        import av
-
-        # What FFmpeg has to say reaches the caller as an error, not stderr; whoever has chosen a
-        # level wants to see it.
-        if av.logging.get_level() is None:
-            av.logging.set_level(av.logging.PANIC)
-        try:
-            self._container = av.open(self._path)
-        except FileNotFoundError as error:
-            raise ChunkMissingError(f"{self.name} is missing; restore it from a backup") from error
-        except PermissionError as error:
-            raise RecordingAccessError(f"{self.name} may not be read by this process") from error
-        except OSError as error:
-            # Says nothing about the file: there may be too many open ones.
-            raise OSError(error.errno, f"{self.name} cannot be opened: {error.strerror}") from error
-        except av.FFmpegError as error:
-            raise CorruptChunkError(
-                f"{self.name} cannot be opened as a video ({error.strerror}); it is damaged, "
-                "or was not closed by its writer"
-            ) from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise UnsupportedFormatError(f"{self.name} holds no video stream")
-        self._stream = self._container.streams.video[0]
-        # PyAV gives none where FFmpeg has no decoder, whatever its types say.
-        context = cast("VideoCodecContext | None", self._stream.codec_context)
-        if context is None:
-            description = _describe(self._container)
-            self._container.close()
-            raise UnsupportedFormatError(
-                f"{self.name}: FFmpeg has no decoder for its codec ({description})"
-            )
-        self._context = context
+        self._container, self._stream = open_container(self._path, self.name)
+        self._context = self._stream.codec_context
         # Threads would not live on in a forked process, and libavcodec would wait for them there.
         self._context.thread_type = "NONE"
         self._context.thread_count = 1
@@ -356,19 +321,6 @@ class Decoder:
 def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
     yield first
     yield from rest
-
-
-def _describe(container: InputContainer) -> str:
-    """Return what FFmpeg says about the first video stream; PyAV gets it from the log alone."""
-    import av
-
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)
-    try:
-        text = str(cast("Any", container).dumps_format())
-    finally:
-        av.logging.set_level(level)
-    return text.partition("Video: ")[2].partition("\n")[0]
 
 
 _living: WeakSet[Decoder] = WeakSet()

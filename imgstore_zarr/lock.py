@@ -11,8 +11,6 @@ from pathlib import Path
 from imgstore_zarr.errors import RecordingLockedError
 from imgstore_zarr.storage import Location, access_error
 
-_FILE = "lock"
-
 
 class Lock:
     """Held until `release`, or until the process ends: the kernel takes it from a dead one.
@@ -21,8 +19,8 @@ class Lock:
     ----------
     location
         The recording, for messages.
-    spool
-        Its directory for what is being written.
+    file
+        What is locked; it is made where it is not there.
 
     Raises
     ------
@@ -32,10 +30,10 @@ class Lock:
         The file system does not let this process lock.
     """
 
-    def __init__(self, location: Location, spool: Path) -> None:
+    def __init__(self, location: Location, file: Path) -> None:
         self._descriptor = -1
         try:
-            descriptor = os.open(spool / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except PermissionError as error:
             raise access_error(location, "locking", error) from error
         try:

@@ -1,0 +1,119 @@
+"""The chunks of a recording: their indexes read, and what a writer left unfinished of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgstore_compat.chunk_index import Columns, read_chunk_index
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.chunk_journal import decode_journal
+from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.layouts import Problem
+from imgstore_zarr.storage import Location
+
+# Indexes are small files: what takes the time is to open them.
+_CONCURRENT_READS = 8
+
+Stems = Mapping[int, str]
+"""Per number of a chunk, ascending, the key of its index without an ending."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """What the indexes of a recording say.
+
+    Attributes
+    ----------
+    index
+        The frames of the chunks that have any.
+    problems
+        Chunks whose index is missing or damaged, or that were not finished.
+    """
+
+    index: FrameIndex
+    problems: tuple[Problem, ...]
+
+
+Stored = Callable[[int], int]
+"""Says how many whole frames a chunk has on storage; asked only of chunks that are not finished."""
+
+
+def read_chunks(location: Location, stems: Stems, stored: Stored) -> Chunks:
+    """Read the index of every chunk that has frames or an index."""
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        found = list(pool.map(lambda n: _read_chunk(location, n, stems[n], stored), stems))
+    columns = {n: pair for n, (pair, _) in zip(stems, found, strict=True) if pair is not None}
+    problems = tuple(problem for _, problem in found if problem is not None)
+    return Chunks(_frame_index(columns), problems)
+
+
+def find_position(
+    location: Location, stems: Stems, stored: Stored, position: int
+) -> tuple[int, int] | None:
+    """Find a position, reading only the indexes of the chunks up to it.
+
+    Returns
+    -------
+    (chunk, place), or None
+        The number of the chunk, and the place in it; None where there is no such position.
+    """
+    for number, stem in stems.items():
+        columns, _ = _read_chunk(location, number, stem, stored)
+        count = 0 if columns is None else len(columns[0])
+        if position < count:
+            return number, position
+        position -= count
+    return None
+
+
+def _read_chunk(
+    location: Location, number: int, stem: str, stored: Stored
+) -> tuple[Columns | None, Problem | None]:
+    name = location.name
+    try:
+        columns = read_chunk_index(location, stem)
+    except CorruptChunkError as error:
+        what = f"{error}; the frames of chunk {number} are left out"
+        return None, Problem("index-damaged", what, number)
+    if columns is not None:
+        return columns, None
+    journal = read_journal(location, stem)
+    if journal is None:
+        what = (
+            f"{name}: chunk {number} has no index ({stem}.npz), so its frames have no numbers and "
+            "are left out"
+        )
+        return None, Problem("chunk-without-index", what, number)
+    count = min(len(journal[0]), stored(number))
+    what = (
+        f"{name}: chunk {number} is being written, or its writer was interrupted; {count} frames of "
+        "it can be read; if no writer is at work, imgstore_zarr.repair(...) finishes it"
+    )
+    return (journal[0][:count], journal[1][:count]), Problem("repair-due", what, number)
+
+
+def read_journal(location: Location, stem: str) -> Columns | None:
+    """Return the frame numbers and times of a chunk that was not finished; None without a journal."""
+    try:
+        return decode_journal(location.read(stem + JOURNAL))
+    except FileNotFoundError:
+        return None
+
+
+def _frame_index(columns: Mapping[int, Columns]) -> FrameIndex:
+    """One index of all chunks; those of no frames are left out."""
+    chunks = {number: pair for number, pair in columns.items() if len(pair[0])}
+    if not chunks:
+        return FrameIndex(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+    lengths = [len(numbers) for numbers, _ in chunks.values()]
+    return FrameIndex(
+        np.concatenate([numbers for numbers, _ in chunks.values()]),
+        np.concatenate([times for _, times in chunks.values()]),
+        np.cumsum([0, *lengths[:-1]]),
+        list(chunks),
+    )

@@ -1,0 +1,80 @@
+"""Renumbering: other frame numbers for a recording in chunks, the old ones kept beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgstore_compat.chunk_index import read_chunk_index, renumbered_index
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.chunks import Stems
+from imgstore_compat.extra_files import read_records
+from imgstore_compat.metadata import LOCK_FILE
+from imgstore_zarr.errors import CorruptChunkError, RecordingLockedError
+from imgstore_zarr.index import FrameIndex, Int64s
+from imgstore_zarr.lock import Lock
+from imgstore_zarr.storage import Directory
+
+BEFORE = "_frame_number_before_reindex"
+"""Under this name imgstore keeps the numbers from before, in indexes and in extra data."""
+
+
+def renumber_chunks(
+    location: Directory, stems: Stems, index: FrameIndex, frame_number: Int64s
+) -> None:
+    """Replace the frame numbers in the indexes of all chunks and in their extra data in JSON.
+
+    Each file is replaced as a whole. Interrupted, this can be run again: it comes to the same.
+    Extra data in HDF5 keep the numbers of the camera.
+
+    Raises
+    ------
+    RecordingLockedError
+        A writer is at work, or was interrupted.
+    CorruptChunkError
+        An index or extra data are damaged; then nothing is changed.
+    """
+    if any(location.exists(stem + JOURNAL) for stem in stems.values()):
+        raise RecordingLockedError(
+            f"{location.name}: a writer is at work, or was interrupted; close it, or call "
+            "imgstore_zarr.repair(...), and then renumber"
+        )
+    was_locked = location.exists(LOCK_FILE)
+    lock = Lock(location, location.root / LOCK_FILE)
+    try:
+        # All is read before anything is written.
+        files: dict[str, bytes] = {}
+        for chunk in index.chunks():
+            stem = stems[chunk.number]
+            numbers = frame_number[chunk.start : chunk.stop]
+            columns = read_chunk_index(location, stem)
+            if columns is None or len(columns[0]) != len(chunk):
+                raise CorruptChunkError(
+                    f"{location.name}: chunk {chunk.number} has no index of {len(chunk)} frames on "
+                    "storage; open the recording anew"
+                )
+            files[f"{stem}.npz"] = renumbered_index(location, stem, numbers, BEFORE)
+            for suffix in (".extra.json", ".extra_data.json"):
+                if location.exists(stem + suffix):
+                    records = read_records(location, stem + suffix)
+                    _renumber_records(records, frame_number)
+                    files[stem + suffix] = json.dumps(records).encode()
+        for key, data in files.items():
+            location.write(key, data)
+            Path(location.root / key).with_suffix(".yaml").unlink(missing_ok=True)
+    finally:
+        if not was_locked:
+            location.delete(LOCK_FILE)
+        lock.release()
+
+
+def _renumber_records(records: list[dict[str, Any]], frame_number: np.ndarray[Any, Any]) -> None:
+    """Give records the new number of their frame; those that do not say which it is stay as they are."""
+    for record in records:
+        position = record.get("frame_index", -1)
+        if isinstance(position, int) and 0 <= position < len(frame_number):
+            record.setdefault(BEFORE, record.get("frame_number"))
+            record["frame_number"] = int(frame_number[position])

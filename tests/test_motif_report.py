@@ -1,0 +1,146 @@
+"""What `report` says of damaged recordings in video chunks, and that the rest can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import imgstore_zarr
+from imgstore_zarr import ChunkMissingError, CorruptChunkError
+from imgstore_zarr.testing import Example
+from tests.test_motif import motif, write_metadata
+from tests.videos import KINDS, Kind, encode, scene
+
+WEB = Kind("web", "libx264", options={"bf": "0", "g": "12", "movflags": "+faststart"})
+
+
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:count])
+
+
+def without_moov(path: Path) -> None:
+    data = path.read_bytes()
+    at = data.index(b"moov") - 4
+    path.write_bytes(data[:at])
+
+
+def of_other_length(count: int) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        encode(path, scene(count), KINDS[1])
+
+    return write
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"no video" * 100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "readable"),
+    [
+        (without_moov, "chunk-damaged", 0),
+        (garbage, "chunk-damaged", 0),
+        (lambda path: path.unlink(), "chunk-missing", 0),
+        (lambda path: path.write_bytes(b""), "chunk-damaged", 0),
+        (of_other_length(15), "chunk-length", 15),
+        (of_other_length(25), "chunk-length", 20),
+    ],
+    ids=["no moov", "garbage", "missing", "empty", "fewer frames", "more frames"],
+)
+def test_a_damaged_chunk(
+    tmp_path: Path, damage: Callable[[Path], None], kind: str, readable: int
+) -> None:
+    root = tmp_path / "recording"
+    example = motif(root)
+    damage(root / "000001.mp4")
+    store = imgstore_zarr.open(root)
+    assert store.frame_count == 50
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == (kind, 1)
+    assert "chunk 1" in problem.message
+    check_the_rest(store, example, range(20, 40))
+    for position in range(20, 40):
+        if position - 20 < readable:
+            store.get_image(frame_index=position)
+        else:
+            with pytest.raises((CorruptChunkError, ChunkMissingError), match="chunk 1"):
+                store.get_image(frame_index=position)
+
+
+def check_the_rest(store: imgstore_zarr.ImgStore, example: Example, bad: range) -> None:
+    for position in set(range(len(example.images))) - set(bad):
+        image, (number, _) = store.get_image(frame_index=position)
+        assert number == example.numbers[position]
+        np.testing.assert_array_equal(image, example.images[position])
+
+
+def test_a_video_that_is_cut_off_behind_its_index(tmp_path: Path) -> None:
+    # The index first, as for the web: the file opens, and its last frames are not there.
+    root = tmp_path / "recording"
+    write_metadata(root, imgshape=[96, 128])
+    path = encode(root / "000000.mp4", scene(40), WEB)
+    np.savez(root / "000000.npz", frame_number=np.arange(40), frame_time=np.arange(40) / 25)
+    whole = imgstore_zarr.open(root).frames[:10]
+    cut(path, path.stat().st_size * 3 // 4)
+    store = imgstore_zarr.open(root)
+    (problem,) = store.report().problems
+    assert problem.kind == "chunk-damaged"
+    assert "cut off" in problem.message
+    np.testing.assert_array_equal(store.frames[:10], whole)
+    with pytest.raises(CorruptChunkError):
+        store.get_image(frame_index=39)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_whole_chunks_of_other_containers(tmp_path: Path, suffix: str) -> None:
+    kind = next(kind for kind in KINDS if kind.suffix == suffix)
+    root = tmp_path / "recording"
+    write_metadata(root, extension=suffix, imgshape=[96, 128])
+    encode(root / f"000000{suffix}", scene(12), kind)
+    np.savez(root / "000000.npz", frame_number=np.arange(12), frame_time=np.arange(12.0))
+    assert imgstore_zarr.open(root).report().ok
+    cut(root / f"000000{suffix}", 20)
+    (problem,) = imgstore_zarr.open(root).report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-damaged", 0)
+
+
+@pytest.mark.parametrize("damage", ["h5", "datasets", "json"])
+def test_damaged_extra_data(tmp_path: Path, damage: str) -> None:
+    root = tmp_path / "recording"
+    motif(root)
+    if damage == "json":
+        cut(root / "000001.extra.json", 40)
+        name = "000001.extra.json"
+    else:
+        name = "000001.extra_data.h5"
+        with h5py.File(root / name, "w") as file:
+            if damage == "h5":
+                file["camera"] = np.zeros(20)
+        if damage == "h5":
+            cut(root / name, 900)
+    store = imgstore_zarr.open(root)
+    (problem,) = store.report().problems
+    assert problem.kind == "extra-data-damaged"
+    assert name in problem.message
+    assert store.frames[...].shape == (50, 96, 128)
+
+
+def test_problems_seen_on_opening_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "recording"
+    motif(root)
+    imgstore_zarr.open(root)
+    assert not caplog.records
+    (root / "000001.npz").unlink()
+    (root / "000002.mp4").unlink()
+    imgstore_zarr.open(root)
+    (record,) = caplog.records
+    assert record.name == "imgstore_zarr"
+    assert record.levelname == "WARNING"
+    assert "chunk 1" in record.getMessage()
+    assert record.getMessage().endswith("2 in all")
