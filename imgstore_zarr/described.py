@@ -95,6 +95,11 @@ class Described(ABC):
         """
         return dt.datetime.fromtimestamp(frame_time, tz=tz or self.info.timezone)
 
+    def _chunk_path(self, number: int) -> str:
+        """Where imgstore's saved index says that a chunk lies."""
+        path = f"{self.filename}/{number:06d}"
+        return f"{path}/index" if self.info.layout == "directory" else path
+
     @abstractmethod
     def close(self) -> None:
         """Release what is held."""

@@ -48,10 +48,11 @@ class ExtraData(Protocol):
 _MAX_NAME = 200
 
 
-class _Encoder(json.JSONEncoder):
+class RecordEncoder(json.JSONEncoder):
     """What imgstore accepted as extra data beyond JSON."""
 
     def default(self, o: Any) -> Any:
+        """Return what JSON can hold in place of a value."""
         if isinstance(o, np.ndarray | np.generic):
             return o.tolist()
         if isinstance(o, complex):
@@ -92,10 +93,10 @@ def dump_record(record: dict[str, Any]) -> str:
                 "'/', not 'zarr.json', and not starting with '.' or '__'"
             )
         try:
-            json.dumps(value, cls=_Encoder)
+            json.dumps(value, cls=RecordEncoder)
         except (TypeError, ValueError) as error:
             raise InvalidMetadataError(
                 f"the extra data field {name!r} is {value!r}, which JSON cannot hold ({error}); "
                 "the record was not written"
             ) from error
-    return json.dumps(record, cls=_Encoder)
+    return json.dumps(record, cls=RecordEncoder)

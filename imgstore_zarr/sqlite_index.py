@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -32,7 +33,9 @@ CREATE INDEX chunk_index ON frames (chunk, frame_idx);
 """
 
 
-def save_sqlite(index: FrameIndex, path: Path, root: Path | None = None) -> None:
+def save_sqlite(
+    index: FrameIndex, path: Path, chunk_path: Callable[[int], str] = "{:06d}".format
+) -> None:
     """Write an index; a file that is there is replaced once the new one is whole.
 
     Parameters
@@ -41,8 +44,8 @@ def save_sqlite(index: FrameIndex, path: Path, root: Path | None = None) -> None
         What to write.
     path
         The file.
-    root
-        The recording; the paths of its chunks are made with it.
+    chunk_path
+        Says where the index of a chunk lies, without an ending.
     """
     temporary = path.with_name(f".new-{path.name}")
     temporary.unlink(missing_ok=True)
@@ -59,10 +62,8 @@ def save_sqlite(index: FrameIndex, path: Path, root: Path | None = None) -> None
                     for i, (number, time) in enumerate(zip(numbers, times, strict=True))
                 ),
             )
-            chunk_path = (
-                f"{chunk.number:06d}" if root is None else str(root / f"{chunk.number:06d}")
-            )
-            connection.execute("INSERT INTO chunks VALUES (?, ?)", (chunk.number, chunk_path))
+            row = chunk.number, chunk_path(chunk.number)
+            connection.execute("INSERT INTO chunks VALUES (?, ?)", row)
         if len(index):
             connection.executemany(
                 "INSERT INTO summary VALUES (?, ?)",

@@ -187,7 +187,7 @@ class ImgStore(Described):
         self,
         frame_number: int | None = None,
         exact_only: bool = True,
-        frame_index: int | None = None,
+        frame_index: float | None = None,
     ) -> tuple[NDArray[Any], FrameMetadata]:
         """Read one image, and move the cursor to it.
 
@@ -256,9 +256,10 @@ class ImgStore(Described):
             )
         return self._image_at(position)
 
-    def _position(self, frame_index: int) -> int:
+    def _position(self, frame_index: Any) -> int:
         try:
-            position = operator.index(frame_index)
+            whole = isinstance(frame_index, float) and frame_index.is_integer()
+            position = int(frame_index) if whole else operator.index(frame_index)
         except TypeError as error:
             raise FrameNotFoundError(
                 f"{self.filename}: {frame_index!r} is no position; give an integer"
@@ -438,7 +439,9 @@ class ImgStore(Described):
         root = self._location.path
         if path is None and root is None:
             raise UnsupportedFormatError(f"{self.filename} is in no directory; give a path")
-        save_sqlite(self.index, Path(path) if path else Path(str(root), INDEX_FILE), root)
+        save_sqlite(
+            self.index, Path(path) if path else Path(str(root), INDEX_FILE), self._chunk_path
+        )
 
     def close(self, save_index: bool = False) -> None:
         """Release every handle.

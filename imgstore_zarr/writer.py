@@ -283,7 +283,9 @@ class ImgStoreWriter(Described):
             root = self._location.path
             if root is None:
                 raise ImgStoreError(f"{self.filename} is in no directory, so its index has no file")
-            save_sqlite(self._layout.open(self._location).index, root / INDEX_FILE, root)
+            save_sqlite(
+                self._layout.open(self._location).index, root / INDEX_FILE, self._chunk_path
+            )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 import imgstore_zarr
+from tests.reference import Reference, reference_python
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("project", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("project")
 
 Record = Callable[..., Path]
@@ -25,6 +28,22 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the recordings made by others are not beside the repository")
     return path
+
+
+@pytest.fixture(scope="session")
+def reference(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reference]:
+    """The real imgstore 0.4.0."""
+    cache = getattr(pytestconfig, "cache", None)
+    directory = cache.mkdir("imgstore-0.4.0") if cache else tmp_path_factory.mktemp("imgstore")
+    try:
+        interpreter = reference_python(directory)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
+        pytest.skip(f"there is no environment with imgstore 0.4.0: {said}")
+    with Reference(interpreter) as imgstore:
+        yield imgstore
 
 
 @pytest.fixture

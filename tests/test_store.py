@@ -252,7 +252,7 @@ def test_by_number_of_any_kind(store: ImgStore, kind: Callable[[int], Any]) -> N
     check(store.get_image(np.uint16(21)), 10)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.uint8, np.float64])
 def test_by_position_of_any_kind(store: ImgStore, kind: Callable[[int], Any]) -> None:
     for position in range(11):
         check(store.get_image(frame_index=kind(position)), position)
@@ -267,7 +267,7 @@ def test_numbers_that_are_not_there(store: ImgStore, number: Any, error: type[Ex
         store.get_image(number)
 
 
-@pytest.mark.parametrize("position", [11, -1, 2**70, 1.0, "1"])
+@pytest.mark.parametrize("position", [11, -1, 2**70, 1.5, math.inf, "1"])
 @pytest.mark.parametrize("error", [ValueError, KeyError])
 def test_positions_that_are_not_there(
     store: ImgStore, position: Any, error: type[Exception]

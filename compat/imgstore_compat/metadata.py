@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 import zoneinfo
@@ -41,7 +42,8 @@ _DAMAGE = (
 
 # The formats for which imgstore cuts odd sizes, since 4:2:0 video cannot have them.
 _CUT_FORMATS = frozenset({"mjpeg", "mjpeg/avi", "h264/mkv", "avc1/mp4"})
-_DATE_IN_NAME = re.compile(r"20\d{6}_\d{6}")
+# Of several dates the last counts, as for imgstore.
+_DATE_IN_NAME = re.compile(r".*(20\d{6}_\d{6})")
 
 
 @dataclass(frozen=True)
@@ -221,21 +223,31 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
     """
     created = metadata.store.get("created_utc")
     if isinstance(created, str):
-        try:
-            created = dt.datetime.fromisoformat(created)
-        except ValueError as error:
-            raise InvalidMetadataError(
-                f"{location.name}: created_utc is {created!r}, no ISO 8601 date"
-            ) from error
+        created = _parse_date(location, created)
     if isinstance(created, dt.datetime):
         return created.astimezone(dt.UTC) if created.tzinfo else created.replace(tzinfo=dt.UTC)
     folder = location.name.rstrip("/").rsplit("/", 1)[-1]
-    if match := _DATE_IN_NAME.search(folder):
-        local = dt.datetime.strptime(match[0], "%Y%m%d_%H%M%S")
-        return local.replace(tzinfo=timezone_of(metadata)).astimezone(dt.UTC)
+    if match := _DATE_IN_NAME.match(folder):
+        with contextlib.suppress(ValueError):  # digits that are no date
+            local = dt.datetime.strptime(match[1], "%Y%m%d_%H%M%S")
+            return local.replace(tzinfo=timezone_of(metadata)).astimezone(dt.UTC)
     if location.path is None:
         return dt.datetime.fromtimestamp(0, dt.UTC)
     return dt.datetime.fromtimestamp((location.path / FILE).stat().st_mtime, dt.UTC)
+
+
+def _parse_date(location: Location, text: str) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        import dateutil.parser
+
+        try:
+            return dateutil.parser.parse(text)
+        except (ValueError, OverflowError) as error:
+            raise _invalid(
+                location, f"{STORE_KEY}.created_utc in {FILE} is {text!r}, no date"
+            ) from error
 
 
 def dump_metadata(

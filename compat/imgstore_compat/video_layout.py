@@ -201,12 +201,14 @@ class _Files:
 
 def _info(directory: Directory, metadata: StoreMetadata) -> RecordingInfo:
     store = metadata.store
+    # Some writers say (y, x, 1); what comes out of video is gray, (y, x).
+    shape = metadata.imgshape[:2] if metadata.imgshape[2:] == (1,) else metadata.imgshape
     return RecordingInfo(
         name=directory.name,
         layout="video",
         format=str(store["format"]),
-        imgshape=metadata.imgshape,
-        stored_shape=metadata.imgshape,
+        imgshape=shape,
+        stored_shape=shape,
         imgdtype=metadata.dtype,
         encoding=metadata.encoding,
         chunksize=metadata.chunksize,

@@ -17,6 +17,9 @@ from imgstore_zarr.storage import Location, sync_directory
 
 INFLIGHT = ".inflight"
 
+BUSY = ".lock"
+"""A signpost for scripts of imgstore, which look whether it is there; never read back."""
+
 
 def shard_path(spool: Path, chunk: int) -> Path:
     """Return where the growing shard of a chunk lies."""

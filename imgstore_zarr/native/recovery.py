@@ -18,6 +18,7 @@ from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
+    BUSY,
     INFLIGHT,
     journal_path,
     lock_path,
@@ -206,3 +207,4 @@ def _remove(location: Location, spool: Path, *, keep: bool) -> None:
         spool.rename(target / f"{number:03d}")
     else:
         location.delete(INFLIGHT)
+    location.delete(BUSY)

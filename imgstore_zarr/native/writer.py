@@ -21,7 +21,7 @@ from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import Record, write_extra
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
-from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk, lock_path, write_all
+from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, OpenChunk, lock_path, write_all
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
 
@@ -72,8 +72,10 @@ class ZarrSink:
             self._begin()
             self._commit()
             location.write("metadata.yaml", _signpost(recording), durable=durable)
-            if durable and location.path is not None:
-                sync_directory(location.path.parent)
+            if location.path is not None:
+                location.write(BUSY, b"", durable=durable)
+                if durable:
+                    sync_directory(location.path.parent)
         except OSError as error:
             self._abandon()
             raise access_error(location, "writing", error) from error
@@ -84,7 +86,7 @@ class ZarrSink:
     def _abandon(self) -> None:
         """Leave nothing of a recording that could not be begun."""
         names = ("image", *COLUMNS)
-        for key in (*METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in names)):
+        for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in names)):
             self._location.delete(key)
         if self._location.path is not None:
             for name in names:
@@ -235,8 +237,7 @@ class ZarrSink:
                 os.close(self._extra)
             self._lock.release()
         shutil.rmtree(self._spool)
-        if self._location.path is None:
-            self._location.delete(INFLIGHT)
+        self._location.delete(INFLIGHT if self._location.path is None else BUSY)
 
 
 def refuse_existing(location: Location) -> None:

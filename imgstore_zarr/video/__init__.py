@@ -1,7 +1,17 @@
 """Video files: exact reading by position, and writing; knows nothing of recordings."""
 
+from imgstore_zarr.video.container import listed_frames
 from imgstore_zarr.video.encoder import EncoderOptions, VideoEncoder
 from imgstore_zarr.video.file import VideoFile
 from imgstore_zarr.video.packets import PacketTable
+from imgstore_zarr.video.remux import copy_frames, whole_frames
 
-__all__ = ["EncoderOptions", "PacketTable", "VideoEncoder", "VideoFile"]
+__all__ = [
+    "EncoderOptions",
+    "PacketTable",
+    "VideoEncoder",
+    "VideoFile",
+    "copy_frames",
+    "listed_frames",
+    "whole_frames",
+]

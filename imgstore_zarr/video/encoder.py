@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import UnsupportedFormatError
+from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.pixels import is_color
 
 if TYPE_CHECKING:
@@ -53,18 +53,21 @@ class EncoderOptions:
             )
 
 
-_PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
+# The frames that x264 looks ahead, and so holds back, for each preset (x264 --fullhelp).
+_PRESETS = {
+    "ultrafast": 0,
+    "superfast": 0,
+    "veryfast": 10,
+    "faster": 20,
+    "fast": 30,
+    "medium": 40,
+    "slow": 50,
+    "slower": 60,
+    "veryslow": 60,
+    "placebo": 60,
+}
+
+_INT_MAX = 2**31 - 1
 
 
 @functools.cache
@@ -76,8 +79,11 @@ def _limited_range() -> NDArray[np.uint8]:
 class VideoEncoder:
     """Encodes images into a file; the number of frames in it is exactly the number written.
 
-    After an error in `write` that is no longer so: the encoder may have taken the image. Then only
-    `close` is of use.
+    A process that is killed leaves a file from which all can be read but the frames that were held
+    back. `close` makes it an ordinary file, which can be searched.
+
+    After an error in `write` nobody knows how many frames are in the file: the encoder may have taken
+    the image. Then only `close` is of use.
 
     Parameters
     ----------
@@ -89,29 +95,49 @@ class VideoEncoder:
         (y, x) or (y, x, 3), even sizes.
     options
         How to encode.
+    held_back
+        Frames that the encoder may hold back, and as many again the container, which always holds
+        back one unless it is an AVI; None is half a second at ``options.fps``.
     """
 
     def __init__(
-        self, path: Path, codec: str, image_shape: tuple[int, ...], options: EncoderOptions
+        self,
+        path: Path,
+        codec: str,
+        image_shape: tuple[int, ...],
+        options: EncoderOptions,
+        held_back: int | None = None,
     ) -> None:
+        import av
+
+        if held_back is None:
+            held_back = int(options.fps / 2)
+        self._path = path
         self._color = is_color(image_shape)
         self._limited = codec == "libx264"
         self._count = 0
-        import av
-
-        self._container = av.open(str(path), "w")
-        rate = Fraction(options.fps).limit_denominator(10_000)
+        self._encoded = 0
+        rate = _fraction(options.fps)
+        self._container = av.open(str(path), "w", options=_container_options(path, rate, held_back))
         self._pixel_format = "yuv420p" if self._limited else "yuvj420p"
         self._stream = cast("VideoStream", self._container.add_stream(codec, rate=rate))
         self._stream.height, self._stream.width = image_shape[:2]
         self._stream.pix_fmt = self._pixel_format
         context = self._stream.codec_context
         context.time_base = 1 / rate
+        # Threads that each have a frame of their own would hold back as many.
+        context.thread_type = "SLICE"
         if self._limited:
             context.gop_size = options.gop or max(1, round(options.fps))
             # Without B-frames a frame is decoded from fewer others, and nothing is reordered.
             context.max_b_frames = 0
-            context.options = {"crf": str(options.crf), "preset": options.preset}
+            context.options = {
+                "crf": str(options.crf),
+                "preset": options.preset,
+                "rc-lookahead": str(min(held_back, _PRESETS[options.preset])),
+                # At a variable rate x264 waits for the next frame, to see how long one is shown.
+                "x264-params": "force-cfr=1",
+            }
         else:
             context.options = {"qmin": "1", "qmax": "2"}
 
@@ -121,7 +147,12 @@ class VideoEncoder:
         frame.pts = self._count
         frame.time_base = self._stream.codec_context.time_base
         self._count += 1
-        self._container.mux(self._stream.encode(frame))
+        self._encode(frame)
+
+    def _encode(self, frame: VideoFrame | None) -> None:
+        packets = self._stream.encode(frame)
+        self._container.mux(packets)
+        self._encoded += len(packets)
 
     def _frame(self, image: NDArray[np.uint8]) -> VideoFrame:
         from av.video.frame import VideoFrame
@@ -140,11 +171,44 @@ class VideoEncoder:
         return frame
 
     def close(self) -> None:
-        """Encode what is held back, and finish the file as far as that goes."""
+        """Encode what is held back, and finish the file as far as that goes.
+
+        Raises
+        ------
+        CorruptChunkError
+            The encoder gave another number of frames than it took.
+        """
         try:
-            self._container.mux(self._stream.encode(None))
+            self._encode(None)
         finally:
             self._container.close()
+        if self._encoded != self._count:
+            raise CorruptChunkError(
+                f"{self._path}: of {self._count} frames the encoder gave {self._encoded}"
+            )
+
+
+def _fraction(fps: float) -> Fraction:
+    """A rate as containers hold it; of low ones the time between two frames is what must be exact."""
+    if fps >= 1:
+        return Fraction(fps).limit_denominator(10_000)
+    return 1 / Fraction(1 / fps).limit_denominator(10_000)
+
+
+def _container_options(path: Path, rate: Fraction, held_back: int) -> dict[str, str]:
+    """Options by which a container writes the file piece by piece, each of a few frames.
+
+    A piece is written when a frame comes that is later than it may last.
+    """
+    seconds = (max(held_back, 1) - Fraction(1, 2)) / rate
+    options = {"flush_packets": "1"}
+    if path.suffix == ".mp4":
+        # Fragments while it is written; its end makes it a file without fragments.
+        options["movflags"] = "hybrid_fragmented"
+        options["frag_duration"] = str(min(max(int(seconds * 1_000_000), 1), _INT_MAX))
+    elif path.suffix == ".mkv":
+        options["cluster_time_limit"] = str(min(int(seconds * 1000), _INT_MAX))
+    return options
 
 
 def _pixels(plane: Any) -> NDArray[np.uint8]:
