@@ -182,6 +182,27 @@ def test_old_metadata_without_a_date(tmp_path: Path) -> None:
     assert imgstore_zarr.open(unnamed).created[0].timestamp() == pytest.approx(modified)
 
 
+def test_a_folder_named_by_digits_that_are_no_date(tmp_path: Path) -> None:
+    root = small(tmp_path / "r.20199999_999999", created_utc=None)
+    modified = (root / "metadata.yaml").stat().st_mtime
+    assert imgstore_zarr.open(root).created[0].timestamp() == pytest.approx(modified)
+
+
+def test_dates_in_other_forms(tmp_path: Path) -> None:
+    # imgstore reads them with dateutil.
+    root = small(tmp_path / "recording", created_utc="Fri Mar 1 10:20:30 2024")
+    assert imgstore_zarr.open(root).created[0] == pd.Timestamp("2024-03-01T10:20:30", tz="UTC")
+    for text in ("yesterday", "9" * 40):
+        write_metadata(root, created_utc=text)
+        with pytest.raises(InvalidMetadataError, match=rf"__store\.created_utc .* is '{text}'"):
+            imgstore_zarr.open(root)
+
+
+def test_one_channel_is_gray(tmp_path: Path) -> None:
+    store = imgstore_zarr.open(small(tmp_path / "recording", imgshape=[*SHAPE, 1]))
+    assert store.image_shape == store.get_next_image()[0].shape == SHAPE
+
+
 def test_odd_sizes_are_cut(tmp_path: Path) -> None:
     root = small(tmp_path / "recording", imgshape=[97, 129], format="nvenc-h264")
     assert imgstore_zarr.open(root).image_shape == SHAPE
