@@ -94,7 +94,8 @@ def test_the_first_of_several_images_in_a_file(shared_data: Path, tmp_path: Path
     file = shared_data / "pims_stuck.tif"
     store = imgstore_zarr.open(recording(tmp_path / "r", [file], "uint16", [512, 512]))
     image = store.frames[0]
-    assert (image.shape, image.dtype) == ((512, 512), np.uint16)
+    assert image.shape == (512, 512)
+    assert image.dtype == np.uint16
     there, pages = cv2.imreadmulti(str(file), flags=cv2.IMREAD_UNCHANGED)
     assert there
     assert len(pages) == 5

@@ -77,12 +77,15 @@ def _read_chunk(
     name = location.name
     try:
         columns = read_chunk_index(location, stem)
+        journal = read_journal(location, stem) if columns is None else None
+        if columns is None and journal is None:
+            # A writer may have finished it between the two, and writes the index first.
+            columns = read_chunk_index(location, stem)
     except CorruptChunkError as error:
         what = f"{error}; the frames of chunk {number} are left out"
         return None, Problem("index-damaged", what, number)
     if columns is not None:
         return columns, None
-    journal = read_journal(location, stem)
     if journal is None:
         what = (
             f"{name}: chunk {number} has no index ({stem}.npz), so its frames have no numbers and "

@@ -50,6 +50,9 @@ def repair_chunks(
             problems += _finish_chunk(location, number, stem, finish)
         for number, stem in stems.items():
             problems += _close_extra(location, number, stem + EXTRA)
+        for name in location.names():
+            if name.startswith(".new-"):  # what was to become a file
+                location.delete(name)
         location.delete(LOCK_FILE)
         return tuple(problems)
     finally:

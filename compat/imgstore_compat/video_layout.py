@@ -120,7 +120,9 @@ class VideoLayout:
         directory = _directory(location)
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
-        problems = [files.check(chunk) for chunk in index.chunks()]
+        # Of a chunk that is not finished the index has what is whole in its file.
+        chunks = [c for c in index.chunks() if f"{c.number:06d}{JOURNAL}" not in files.names]
+        problems = [files.check(chunk) for chunk in chunks]
         extra = ExtraFiles(directory, tuple(files.stems.items()))
         return (*filter(None, problems), *extra.problems())
 

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_compat.chunk_index import SUFFIXES, dump_chunk_index
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.chunk_journal import ChunkJournal
+from imgstore_compat.extra_writer import SUFFIX as EXTRA
+from imgstore_compat.extra_writer import ExtraWriter
+from imgstore_compat.frame_rate import FrameRate, recorded_rate
+from imgstore_compat.inserted_video import check_insertable
 from imgstore_compat.metadata import FILE, LOCK_FILE, dump_metadata
+from imgstore_compat.video_recovery import finish_video, unfinished_copy
 from imgstore_zarr.errors import (
-    ChunkMissingError,
     CorruptChunkError,
     ImgStoreError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.extra import dump_record
+from imgstore_zarr.index import Float64s, Int64s
+from imgstore_zarr.lock import Lock
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Directory, access_error
-from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile
+from imgstore_zarr.video import EncoderOptions, VideoEncoder, whole_frames
 
 DEFAULT_CHUNKSIZE = 10_000
 
 CODECS: Mapping[str, str] = {"avc1/mp4": "libx264", "h264/mkv": "libx264", "mjpeg/avi": "mjpeg"}
 
+# Two frames of a faster video would have the same time: Matroska counts milliseconds, and FFmpeg
+# takes no more for AVI.
+_FASTEST = {"avc1/mp4": 1e6, "h264/mkv": 1000.0, "mjpeg/avi": 1000.0}
+
 
 class VideoSink:
     """The writer of the video layout.
+
+    Every frame gets a record in the journal of its chunk, and its video is written piece by piece: a
+    killed process leaves all frames but those of about the last second, or the last one. The first
+    few frames are held back until they have shown at which rate they come.
 
     Parameters
     ----------
@@ -53,6 +69,7 @@ class VideoSink:
             raise UnsupportedFormatError(f"{spec.format} cannot hold images of {spec.imgshape}")
         self._location = location
         self._options = options
+        self._known_fps = spec.options.get("fps") or recorded_rate(spec.metadata)
         self._cut = (slice(height), slice(width))
         self._extension = "." + spec.format.split("/")[1]
         stored = (height, width, *spec.imgshape[2:])
@@ -65,7 +82,6 @@ class VideoSink:
             chunksize=spec.chunksize or DEFAULT_CHUNKSIZE,
             lossless=False,
         )
-        self._begin()
         text = dump_metadata(
             spec,
             store_class="VideoImgStore",
@@ -73,20 +89,35 @@ class VideoSink:
             chunksize=self._info.chunksize,
             extension=self._extension,
         )
+        self._begin()
+        try:
+            location.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise access_error(location, "making the directory", error) from error
+        self._lock = Lock(location, location.root / LOCK_FILE)
         try:
             location.write(FILE, text)
-            location.write(LOCK_FILE, b"")
         except OSError as error:
+            self._unlock()
             raise access_error(location, "writing", error) from error
 
     def _begin(self) -> None:
         self._chunk = 0
+        self._rate = FrameRate()
         self._encoder: VideoEncoder | None = None
+        self._waiting: list[NDArray[np.uint8]] = []
         self._numbers: list[int] = []
         self._times: list[float] = []
-        self._extra: IO[bytes] | None = None
-        self._extra_stem = ""
+        self._journal: ChunkJournal | None = None
+        self._extra = ExtraWriter(self._location.root)
         self._trouble = ""
+
+    def _forget_chunk(self) -> None:
+        """Be rid of the journal of a chunk that has its index, or is given up."""
+        self._numbers, self._times = [], []
+        if self._journal is not None:
+            self._journal.discard()
+            self._journal = None
 
     @property
     def info(self) -> RecordingInfo:
@@ -98,31 +129,60 @@ class VideoSink:
         """Chunks that are complete."""
         return self._chunk
 
-    def _stem(self, chunk: int) -> str:
-        return f"{chunk:06d}"
+    @property
+    def _stem(self) -> str:
+        return f"{self._chunk:06d}"
 
     @property
-    def _video(self) -> str:
-        return self._stem(self._chunk) + self._extension
+    def _video(self) -> Path:
+        return self._location.root / (self._stem + self._extension)
 
     def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
         """Encode one image; odd sizes lose their last row or column, as in imgstore."""
         if self._trouble:
             raise CorruptChunkError(self._refusal())
         # A full chunk is finished only now, so that extra data of its last frame still lie beside it.
-        if self._times and (self._encoder is None or len(self._times) == self._info.chunksize):
+        if self._is_full():
             self._finish_chunk()
         with self._in_doubt(f"at frame {frame_number}"):
-            if self._encoder is None:
-                self._encoder = VideoEncoder(
-                    self._location.root / self._video,
-                    CODECS[self._info.format],
-                    self._info.stored_shape,
-                    self._options,
-                )
-            self._encoder.write(image[self._cut])
+            # Before its pixels: the video alone says how many frames of the journal are there.
+            self._open_journal().append(frame_number, frame_time)
+            self._rate.add(frame_time)
+            if self._encoder is None and not self._rate.known:
+                self._waiting.append(image[self._cut].copy())
+            else:
+                self._encode_waiting()
+                self._encode(image[self._cut])
             self._numbers.append(frame_number)
             self._times.append(frame_time)
+
+    def _open_journal(self) -> ChunkJournal:
+        if self._journal is None:
+            self._journal = ChunkJournal(self._location.root / (self._stem + JOURNAL))
+        return self._journal
+
+    def _is_full(self) -> bool:
+        # A chunk whose index could not be written has no encoder any more.
+        closed = self._encoder is None and not self._waiting
+        return len(self._times) == self._info.chunksize or (closed and bool(self._times))
+
+    def _encode_waiting(self) -> None:
+        for image in self._waiting:
+            self._encode(image)
+        self._waiting = []
+
+    def _encode(self, image: NDArray[np.uint8]) -> None:
+        if self._encoder is None:
+            self._rate.measure()
+            fps = self._known_fps or self._rate.value or self._options.fps
+            self._encoder = VideoEncoder(
+                self._video,
+                CODECS[self._info.format],
+                self._info.stored_shape,
+                dataclasses.replace(self._options, fps=min(fps, _FASTEST[self._info.format])),
+                held_back=int((self._rate.value or fps) / 2),
+            )
+        self._encoder.write(image)
 
     @contextlib.contextmanager
     def _in_doubt(self, where: str) -> Iterator[None]:
@@ -144,33 +204,14 @@ class VideoSink:
 
     def add_extra(self, record: dict[str, Any]) -> None:
         """Append a record to the JSON list beside the chunk of the last frame."""
-        text = dump_record(record).encode()
-        stem = self._stem(self._chunk if self._times else max(0, self._chunk - 1))
-        if stem != self._extra_stem:
-            self._close_extra()
-            self._extra = self._extra_path(stem).open("wb")
-            self._extra_stem = stem
-            self._extra.write(b"[" + text)
-            return
-        if self._extra is None:
-            self._extra = self._extra_path(stem).open("r+b")
-            self._extra.seek(-len(b"]"), os.SEEK_END)
-        self._extra.write(b", " + text)
-
-    def _extra_path(self, stem: str) -> Path:
-        return self._location.root / f"{stem}.extra.json"
-
-    def _close_extra(self) -> None:
-        if self._extra is not None:
-            file, self._extra = self._extra, None
-            with file:
-                file.write(b"]")
+        chunk = self._chunk if self._times else max(0, self._chunk - 1)
+        self._extra.append(f"{chunk:06d}", record)
 
     def _finish_chunk(self) -> None:
         try:
             self._finish_video()
         finally:
-            self._close_extra()
+            self._extra.close()
 
     def _finish_video(self) -> None:
         """Finish the video before its index says that the frames are there."""
@@ -178,15 +219,15 @@ class VideoSink:
         if self._trouble:
             kept = self._rescue()
         else:
-            if self._encoder is not None:
-                with self._in_doubt("at its end"):
-                    self._close_encoder()
+            with self._in_doubt("at its end"):
+                self._encode_waiting()
+                self._close_encoder()
             kept = count
         if kept:
             index = dump_chunk_index(self._numbers[:kept], self._times[:kept])
-            self._location.write(f"{self._stem(self._chunk)}.npz", index)
+            self._location.write(f"{self._stem}.npz", index)
             self._chunk += 1
-        self._numbers, self._times = [], []
+        self._forget_chunk()
         if kept < count:
             raise CorruptChunkError(
                 f"{self._location.name}: {self._trouble}; of the {count} frames before, the first "
@@ -202,28 +243,61 @@ class VideoSink:
         """Finish a video that failed; return how many of the frames that were taken are in it."""
         from av.error import FFmpegError
 
-        with contextlib.suppress(FFmpegError, OSError):
+        if self._encoder is None and not self._times:
+            return 0
+        with contextlib.suppress(FFmpegError, OSError, CorruptChunkError):
+            if self._encoder is None:
+                self._encode_waiting()
             self._close_encoder()
-        if not self._times:
-            self._location.delete(self._video)
-            return 0
-        file = VideoFile(self._location.root / self._video)
+        self._waiting = []
         try:
-            return min(len(self._times), len(file))
-        except (ChunkMissingError, CorruptChunkError, UnsupportedFormatError):
-            return 0
-        finally:
-            file.close()
+            return finish_video(self._video, len(self._times))
+        except (FFmpegError, OSError):
+            return min(len(self._times), whole_frames(self._video))
+
+    def insert_chunk(
+        self, path: Path, frame_numbers: Int64s, frame_times: Float64s, *, move: bool
+    ) -> None:
+        """Make a finished video the next chunk; see `InsertsChunks`. What is refused changes nothing."""
+        if self._trouble:
+            raise CorruptChunkError(self._refusal())
+        path = path.resolve()
+        complete = self._chunk + bool(self._times)
+        check_insertable(path, self._info, self._location, complete, len(frame_numbers))
+        self._finish_chunk()
+        rename = move and path.stat().st_dev == self._location.root.stat().st_dev
+        temporary = unfinished_copy(self._video)
+        try:
+            # As for other chunks: with a journal before there are frames, until there is an index.
+            self._numbers, self._times = frame_numbers.tolist(), frame_times.tolist()
+            journal = self._open_journal()
+            for pair in zip(self._numbers, self._times, strict=True):
+                journal.append(*pair)
+            if rename:
+                path.rename(self._video)
+            else:
+                shutil.copyfile(path, temporary)
+                temporary.replace(self._video)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            if rename and not path.exists():
+                self._video.rename(path)
+            self._forget_chunk()
+            raise
+        self._finish_chunk()
+        if move and not rename:
+            path.unlink()
 
     def flush(self) -> None:
-        """Finish the open chunk early: a video file is whole only once it is closed."""
+        """Finish the open chunk early: only so the encoder gives the frames that it holds back."""
         self._finish_chunk()
 
     def empty(self) -> None:
         """Remove every chunk; the recording stays and can be written to."""
         with contextlib.suppress(ImgStoreError, OSError):
             self._finish_chunk()
-        ends = (self._extension, ".extra.json", *SUFFIXES)
+        self._forget_chunk()
+        ends = (self._extension, EXTRA, *SUFFIXES)
         for name in self._location.names():
             stem, dot, end = name.partition(".")
             if stem.isdecimal() and dot + end in ends:
@@ -235,7 +309,13 @@ class VideoSink:
         try:
             self._finish_chunk()
         finally:
-            self._location.delete(LOCK_FILE)
+            if self._journal is not None:
+                self._journal.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        self._location.delete(LOCK_FILE)
+        self._lock.release()
 
 
 def encoder_options(spec: RecordingSpec) -> EncoderOptions:
@@ -256,4 +336,10 @@ def encoder_options(spec: RecordingSpec) -> EncoderOptions:
             raise UnsupportedFormatError(
                 f"{spec.format} has no option {name!r}; known are {', '.join(known)}"
             )
-    return EncoderOptions(**spec.options)
+    options = EncoderOptions(**spec.options)
+    if options.fps > _FASTEST[spec.format]:
+        raise UnsupportedFormatError(
+            f"fps must be at most {_FASTEST[spec.format]:g} for {spec.format}, not {options.fps!r}; "
+            "frame times do not depend on it"
+        )
+    return options

@@ -1,0 +1,169 @@
+"""Whether an image file is whole: decoders hand out what they have of one that is not."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Size = tuple[int, int]
+"""(y, x)"""
+
+
+def check_image_file(data: bytes) -> Size:
+    """Return the size of the image in a PNG, JPEG, BMP, TIFF or PNM file that is whole.
+
+    Raises
+    ------
+    ValueError
+        It is of another kind, or damaged in a way that can be seen without decoding it.
+    """
+    for magic, check in _CHECKS.items():
+        if data.startswith(magic):
+            try:
+                return check(data)
+            except struct.error as error:
+                raise ValueError("it is truncated") from error
+    raise ValueError("it is no image file")
+
+
+def _png(data: bytes) -> Size:
+    # https://www.w3.org/TR/png-3/#5Chunk-layout
+    view = memoryview(data)
+    at, size = 8, None
+    while True:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        (stored,) = struct.unpack_from(">I", data, at + 8 + length)
+        if zlib.crc32(view[at + 4 : at + 8 + length]) != stored:
+            raise ValueError(f"the checksum of its part {kind!r} at byte {at} is wrong")
+        if kind == b"IHDR":
+            width, height = struct.unpack_from(">II", data, at + 8)
+            size = height, width
+        if kind == b"IEND":
+            break
+        at += 12 + length
+    if size is None:
+        raise ValueError("it has no header")
+    return size
+
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_SOI_EOI_TEM = b"\xd8\xd9\x01"
+_NO_FRAME = b"\xc4\xc8\xcc"
+
+
+def _jpeg(data: bytes) -> Size:
+    # ITU-T T.81, annex B: segments that say how long they are, and compressed data up to the next
+    # marker.
+    at, size, scanned = 2, None, False
+    while True:
+        marker = _JPEG_MARKER.search(data, at) if scanned else _JPEG_MARKER.match(data, at)
+        if marker is None:
+            raise ValueError("it is truncated, or damaged")
+        code, at = marker[1], marker.end()
+        if code == b"\xd9":
+            break
+        if code in _SOI_EOI_TEM:
+            continue
+        (length,) = struct.unpack_from(">H", data, at)
+        if b"\xc0" <= code <= b"\xcf" and code not in _NO_FRAME and size is None:
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            size = height, width
+        scanned = code == b"\xda" or scanned
+        at += length
+    if size is None or not scanned:
+        raise ValueError("it holds no image")
+    return size
+
+
+def _bmp(data: bytes) -> Size:
+    # https://learn.microsoft.com/windows/win32/gdi/bitmap-storage
+    file_size, offset, header_size = struct.unpack_from("<2xI4xII", data)
+    if header_size == 12:
+        width, height, bits = struct.unpack_from("<hh2xH", data, 18)
+        compression = 0
+    else:
+        width, height, bits, compression = struct.unpack_from("<ii2xHI", data, 18)
+    height = abs(height)
+    rows = height * ((abs(width) * bits + 31) // 32 * 4)
+    # Rows that are not compressed say themselves how many bytes they take.
+    if (offset + rows if compression in (0, 3) else file_size) > len(data):
+        raise ValueError("it is truncated")
+    return height, width
+
+
+# Kind, width, height and largest value; white space and comments lie between.
+_PNM = re.compile(rb"P([56])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,10})" + rb"\s")
+
+
+def _pnm(data: bytes) -> Size:
+    # https://netpbm.sourceforge.net/doc/pnm.html
+    header = _PNM.match(data)
+    if header is None:
+        raise ValueError("its header is damaged")
+    width, height, most = (int(header[i]) for i in (2, 3, 4))
+    channels = 3 if header[1] == b"6" else 1
+    needed = header.end() + height * width * channels * (2 if most > 255 else 1)
+    if len(data) != needed:
+        raise ValueError(f"it has {len(data)} bytes where {needed} are needed")
+    return height, width
+
+
+_TIFF_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_WIDTH, _HEIGHT = 256, 257
+# Where strips and tiles begin, and how long they are.
+_PARTS = ((273, 279), (324, 325))
+
+
+def _tiff(data: bytes) -> Size:
+    # TIFF 6.0, section 2; of several images, the first counts.
+    fields = dict(_tiff_fields(data, "<" if data.startswith(b"I") else ">"))
+    parts = [(start, length) for start, length in _PARTS if start in fields and length in fields]
+    if len(parts) != 1 or not fields.get(_WIDTH) or not fields.get(_HEIGHT):
+        raise ValueError("its directory is damaged")
+    starts, lengths = (fields[tag] for tag in parts[0])
+    if len(starts) != len(lengths) or not starts:
+        raise ValueError("its directory is damaged")
+    for start, length in zip(starts, lengths, strict=True):
+        if not length or start + length > len(data):
+            raise ValueError("it is truncated")
+    return fields[_HEIGHT][0], fields[_WIDTH][0]
+
+
+def _tiff_fields(data: bytes, order: str) -> Iterator[tuple[int, Sequence[int]]]:
+    """Tag and values of the fields of the first image that are integers."""
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    word = "Q" if big else "I"
+    (at,) = struct.unpack_from(order + word, data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    at += 8 if big else 2
+    entry = struct.Struct(f"{order}HH{word}")
+    room = struct.calcsize(order + word)
+    # A directory ends with the place of the next one.
+    struct.unpack_from(order + word, data, at + count * (entry.size + room))
+    for i in range(count):
+        start = at + i * (entry.size + room)
+        tag, kind, length = entry.unpack_from(data, start)
+        code = _TIFF_CODES.get(kind)
+        if code is None or length > len(data):
+            continue
+        values: Any = struct.Struct(f"{order}{length}{code}")
+        start += entry.size
+        if values.size > room:
+            (start,) = struct.unpack_from(order + word, data, start)
+        yield tag, values.unpack_from(data, start)
+
+
+_CHECKS: dict[bytes, Callable[[bytes], Size]] = {
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"\xff\xd8": _jpeg,
+    b"BM": _bmp,
+    b"P5": _pnm,
+    b"P6": _pnm,
+    b"II*\x00": _tiff,
+    b"MM\x00*": _tiff,
+    b"II+\x00": _tiff,
+    b"MM\x00+": _tiff,
+}
