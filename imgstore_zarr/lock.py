@@ -32,19 +32,8 @@ class Lock:
 
     def __init__(self, location: Location, file: Path) -> None:
         self._descriptor = -1
-        try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError as error:
-            raise access_error(location, "locking", error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise access_error(location, "locking", error) from error
-            raise RecordingLockedError(
-                f"{location.name} is being written to; close the other writer first"
-            ) from error
+        while (descriptor := _locked(location, file)) is None:
+            pass
         self._descriptor = descriptor
         _held.add(self)
 
@@ -59,6 +48,29 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _locked(location: Location, file: Path) -> int | None:
+    """Lock a file; None where it was replaced meanwhile, since its holder removes it at the end."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise access_error(location, "locking", error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), file.stat()):
+            return descriptor
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise access_error(location, "locking", error) from error
+        raise RecordingLockedError(
+            f"{location.name} is being written to; close the other writer first"
+        ) from error
+    os.close(descriptor)
+    return None
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from imgstore_compat.chunk_journal import ChunkJournal, decode_journal
-from imgstore_compat.directory_sink import DirectorySink
+from imgstore_compat.directory.sink import DirectorySink
 from numpy.typing import NDArray
 
 import imgstore_zarr
@@ -544,7 +544,7 @@ def interrupted(root: Path, count: int) -> list[Image]:
     assert isinstance(inner, DirectorySink)
     assert inner._journal is not None
     inner._journal.close()
-    inner._lock.release()
+    inner._recording._lock.release()
     return images
 
 

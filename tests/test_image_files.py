@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imgstore_compat.image_files import DTYPES, check_image, decode_image, read_npy
-from imgstore_compat.image_files import encode_image as encode_buffers
+from imgstore_compat.directory.image_files import DTYPES, check_image, decode_image, read_npy
+from imgstore_compat.directory.image_files import encode_image as encode_buffers
 from numpy.typing import NDArray
 
 from imgstore_zarr import UnsupportedFormatError

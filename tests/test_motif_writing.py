@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import yaml
-from imgstore_compat.video_sink import VideoSink
+from imgstore_compat.video.sink import VideoSink
 
 import imgstore_zarr
 from imgstore_zarr import (

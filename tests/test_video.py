@@ -16,7 +16,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from imgstore_compat.video_frames import OPEN_FILES
+from imgstore_compat.video.frames import OPEN_FILES
 
 import imgstore_zarr
 from imgstore_zarr import (

@@ -344,7 +344,7 @@ REPAIR = """
 import os, sys
 from pathlib import Path
 import imgstore_zarr
-from imgstore_compat import video_recovery
+from imgstore_compat.video import recovery as video_recovery
 
 left = int(sys.argv[2])
 

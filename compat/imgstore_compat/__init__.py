@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from imgstore_compat.directory_layout import DIRECTORY_LAYOUT, DirectoryLayout
-from imgstore_compat.video_layout import VIDEO_LAYOUT, VideoLayout
+from imgstore_compat.directory import DIRECTORY_LAYOUT, DirectoryLayout
+from imgstore_compat.video import VIDEO_LAYOUT, VideoLayout
 from imgstore_zarr.errors import ImgStoreError
 
 __all__ = [

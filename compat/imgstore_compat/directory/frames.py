@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_compat.image_files import decode_image, read_npy
+from imgstore_compat.directory.image_files import decode_image, read_npy
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import FrameIndex

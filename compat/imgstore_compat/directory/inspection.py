@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from imgstore_compat.directory_frames import image_key, read_image
-from imgstore_compat.image_headers import looks_whole
+from imgstore_compat.directory.frames import image_key, read_image
+from imgstore_compat.directory.image_headers import looks_whole
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.index import ChunkSpan, FrameIndex
 from imgstore_zarr.layouts import Problem

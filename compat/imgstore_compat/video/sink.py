@@ -17,19 +17,19 @@ from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunk_journal import ChunkJournal
 from imgstore_compat.extra_writer import SUFFIX as EXTRA
 from imgstore_compat.extra_writer import ExtraWriter
-from imgstore_compat.frame_rate import FrameRate, recorded_rate
-from imgstore_compat.inserted_video import check_insertable
-from imgstore_compat.metadata import FILE, LOCK_FILE, dump_metadata
-from imgstore_compat.video_recovery import finish_video, unfinished_copy
+from imgstore_compat.metadata import dump_metadata
+from imgstore_compat.open_recording import OpenRecording, check_options
+from imgstore_compat.video.frame_rate import FrameRate, recorded_rate
+from imgstore_compat.video.insertion import check_insertable
+from imgstore_compat.video.recovery import finish_video, unfinished_copy
 from imgstore_zarr.errors import (
     CorruptChunkError,
     ImgStoreError,
     UnsupportedFormatError,
 )
 from imgstore_zarr.index import Float64s, Int64s
-from imgstore_zarr.lock import Lock
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.storage import Directory, access_error
+from imgstore_zarr.storage import Directory
 from imgstore_zarr.video import EncoderOptions, VideoEncoder, whole_frames
 
 DEFAULT_CHUNKSIZE = 10_000
@@ -90,16 +90,7 @@ class VideoSink:
             extension=self._extension,
         )
         self._begin()
-        try:
-            location.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise access_error(location, "making the directory", error) from error
-        self._lock = Lock(location, location.root / LOCK_FILE)
-        try:
-            location.write(FILE, text)
-        except OSError as error:
-            self._unlock()
-            raise access_error(location, "writing", error) from error
+        self._recording = OpenRecording(location, text)
 
     def _begin(self) -> None:
         self._chunk = 0
@@ -311,11 +302,7 @@ class VideoSink:
         finally:
             if self._journal is not None:
                 self._journal.close()
-            self._unlock()
-
-    def _unlock(self) -> None:
-        self._location.delete(LOCK_FILE)
-        self._lock.release()
+            self._recording.close()
 
 
 def encoder_options(spec: RecordingSpec) -> EncoderOptions:
@@ -326,16 +313,8 @@ def encoder_options(spec: RecordingSpec) -> EncoderOptions:
     UnsupportedFormatError
         An option that there is not, or a value that cannot be.
     """
-    for name in ("inner_chunks", "durable"):
-        if getattr(spec, name):
-            raise UnsupportedFormatError(f"{name} is for Zarr formats, not {spec.format}")
     mjpeg = CODECS[spec.format] == "mjpeg"
-    known = ["fps"] if mjpeg else list(EncoderOptions.__dataclass_fields__)
-    for name in spec.options:
-        if name not in known:
-            raise UnsupportedFormatError(
-                f"{spec.format} has no option {name!r}; known are {', '.join(known)}"
-            )
+    check_options(spec, ["fps"] if mjpeg else list(EncoderOptions.__dataclass_fields__))
     options = EncoderOptions(**spec.options)
     if options.fps > _FASTEST[spec.format]:
         raise UnsupportedFormatError(

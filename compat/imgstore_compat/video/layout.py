@@ -24,20 +24,20 @@ from imgstore_compat.metadata import (
     read_store_class,
     timezone_of,
 )
+from imgstore_compat.open_recording import local_directory
 from imgstore_compat.renumber import renumber_chunks
-from imgstore_compat.video_frames import VideoFrames
-from imgstore_compat.video_recovery import repair_videos
-from imgstore_compat.video_sink import CODECS, VideoSink, encoder_options
+from imgstore_compat.video.frames import VideoFrames
+from imgstore_compat.video.recovery import repair_videos
+from imgstore_compat.video.sink import CODECS, VideoSink, encoder_options
 from imgstore_zarr.errors import (
     ChunkMissingError,
-    RecordingExistsError,
     UnsupportedFormatError,
 )
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
+from imgstore_zarr.storage import Directory, Location
 from imgstore_zarr.video import VideoFile, listed_frames, whole_frames
 
 
@@ -61,7 +61,7 @@ class VideoLayout:
 
     def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
         """Open a recording; see `Layout.open`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
         videos = _numbers(files.names, (metadata.extension,))
@@ -94,7 +94,7 @@ class VideoLayout:
 
     def extract(self, location: Location, position: int) -> NDArray[Any] | None:
         """Return one stored image, BGR; see `ExtractsFrames`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
         found = find_position(directory, files.stems, files.stored, position)
@@ -111,13 +111,13 @@ class VideoLayout:
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         stems = {chunk.number: f"{chunk.number:06d}" for chunk in index.chunks()}
         renumber_chunks(directory, stems, index, frame_number)
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
         """Look into every file of video and of extra data; see `Inspects`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
         # Of a chunk that is not finished the index has what is whole in its file.
@@ -128,31 +128,12 @@ class VideoLayout:
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Finish what an interrupted writer left; see `Repairs`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         return repair_videos(directory, read_metadata(directory, VIDEO_CLASSES).extension)
 
     def create(self, location: Location, spec: RecordingSpec) -> VideoSink:
         """Begin a recording; see `Layout.create`."""
-        directory = _directory(location)
-        options = encoder_options(spec)
-        try:
-            for name in METADATA_FILES:
-                if directory.exists(name):
-                    raise RecordingExistsError(
-                        f"{location.name} already holds a recording (it has {name}), which is "
-                        "never overwritten; choose another place, or remove it first"
-                    )
-        except PermissionError as error:
-            raise access_error(location, "looking for a recording", error) from error
-        return VideoSink(directory, spec, options)
-
-
-def _directory(location: Location) -> Directory:
-    if not isinstance(location, Directory):
-        raise UnsupportedFormatError(
-            f"{location.name}: recordings in video chunks are read from and written to directories"
-        )
-    return location
+        return VideoSink(local_directory(location), spec, encoder_options(spec))
 
 
 def _numbers(names: list[str], endings: tuple[str, ...]) -> set[int]:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, read_chunks, read_journal
-from imgstore_compat.directory_frames import DirectoryFrames, image_key, is_chunk_folder, read_image
-from imgstore_compat.directory_inspection import inspect_images
-from imgstore_compat.directory_sink import DirectorySink
+from imgstore_compat.directory.frames import DirectoryFrames, image_key, is_chunk_folder, read_image
+from imgstore_compat.directory.image_files import DTYPES, check_image, is_lossless, npy_dtype
+from imgstore_compat.directory.inspection import inspect_images
+from imgstore_compat.directory.sink import DirectorySink
 from imgstore_compat.extra_files import ExtraFiles
-from imgstore_compat.image_files import DTYPES, check_image, is_lossless, npy_dtype
 from imgstore_compat.metadata import (
     DIRECTORY_CLASS,
     created_of,
@@ -24,6 +24,7 @@ from imgstore_compat.metadata import (
     read_store_class,
     timezone_of,
 )
+from imgstore_compat.open_recording import local_directory
 from imgstore_compat.recovery import repair_chunks
 from imgstore_compat.renumber import renumber_chunks
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
@@ -89,12 +90,12 @@ class DirectoryLayout:
 
     def create(self, location: Location, spec: RecordingSpec) -> DirectorySink:
         """Begin a recording; see `Layout.create`."""
-        return DirectorySink(_directory(location), spec)
+        return DirectorySink(local_directory(location), spec)
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`."""
         stems = _stems([chunk.number for chunk in index.chunks()])
-        renumber_chunks(_directory(location), stems, index, frame_number)
+        renumber_chunks(local_directory(location), stems, index, frame_number)
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
         """Look through the images of a local recording, and the extra data; see `Inspects`."""
@@ -111,7 +112,7 @@ class DirectoryLayout:
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Give the chunk that was being written its index; see `Repairs`."""
-        directory = _directory(location)
+        directory = local_directory(location)
         images = _Images(directory, _info(directory))
         return repair_chunks(directory, _stems(images.chunk_numbers), images.settle)
 
@@ -175,14 +176,6 @@ class _Images:
 
 def _stems(numbers: list[int]) -> dict[int, str]:
     return {number: f"{number:06d}/index" for number in numbers}
-
-
-def _directory(location: Location) -> Directory:
-    if not isinstance(location, Directory):
-        raise UnsupportedFormatError(
-            f"{location.name}: recordings in directories of images are written to directories"
-        )
-    return location
 
 
 def _npy_dtype(location: Location, said: np.dtype[Any]) -> np.dtype[Any]:

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from imgstore_compat.chunk_index import dump_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunk_journal import ChunkJournal
-from imgstore_compat.directory_frames import image_key, is_chunk_folder
+from imgstore_compat.directory.frames import image_key, is_chunk_folder
+from imgstore_compat.directory.image_files import check_image, encode_image, is_lossless
 from imgstore_compat.extra_writer import ExtraWriter
-from imgstore_compat.image_files import check_image, encode_image, is_lossless
-from imgstore_compat.metadata import DIRECTORY_CLASS, FILE, LOCK_FILE, dump_metadata
-from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
-from imgstore_zarr.lock import Lock
+from imgstore_compat.metadata import DIRECTORY_CLASS, dump_metadata
+from imgstore_compat.open_recording import OpenRecording, check_options, refuse_existing
+from imgstore_zarr.errors import RecordingExistsError
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.storage import METADATA_FILES, Directory, access_error
+from imgstore_zarr.storage import Directory, access_error
 
 DEFAULT_CHUNKSIZE = 200
 
@@ -59,19 +59,9 @@ class DirectorySink:
             stored_shape=spec.imgshape,
             chunksize=self._info.chunksize,
         )
-        try:
-            _refuse_existing(location)
-            location.root.mkdir(parents=True, exist_ok=True)
-        except RecordingExistsError:
-            raise
-        except OSError as error:
-            raise access_error(location, "writing", error) from error
-        self._lock = Lock(location, location.root / LOCK_FILE)
-        try:
-            location.write(FILE, metadata)
-        except OSError as error:
-            self._unlock()
-            raise access_error(location, "writing", error) from error
+        refuse_existing(location)
+        _refuse_folders(location)
+        self._recording = OpenRecording(location, metadata)
         self._begin()
 
     def _begin(self) -> None:
@@ -164,11 +154,7 @@ class DirectorySink:
         finally:
             if self._journal is not None:
                 self._journal.close()
-            self._unlock()
-
-    def _unlock(self) -> None:
-        self._location.delete(LOCK_FILE)
-        self._lock.release()
+            self._recording.close()
 
 
 def _stored(spec: RecordingSpec) -> RecordingSpec:
@@ -179,13 +165,7 @@ def _stored(spec: RecordingSpec) -> RecordingSpec:
     UnsupportedFormatError
         Something that directories of images do not take.
     """
-    for name in ("inner_chunks", "durable"):
-        if getattr(spec, name):
-            raise UnsupportedFormatError(f"{name} is for Zarr formats, not {spec.format}")
-    if spec.options:
-        raise UnsupportedFormatError(
-            f"the format {spec.requested_format!r} has no option {', '.join(spec.options)}"
-        )
+    check_options(spec, ())
     kind, color, _ = spec.format.removesuffix("/dir").partition("+")
     stored = replace(spec, format=kind)
     if color and spec.encoding:
@@ -195,17 +175,15 @@ def _stored(spec: RecordingSpec) -> RecordingSpec:
     return stored
 
 
-def _refuse_existing(location: Directory) -> None:
-    for name in METADATA_FILES:
-        if location.exists(name):
-            raise RecordingExistsError(
-                f"{location.name} already holds a recording (it has {name}), which is never "
-                "overwritten; choose another place, or remove it first"
-            )
-    with contextlib.suppress(FileNotFoundError):
+def _refuse_folders(location: Directory) -> None:
+    try:
         folders = sorted(path.name for path in location.root.iterdir() if path.is_dir())
-        if folders:
-            raise RecordingExistsError(
-                f"{location.name} holds the directories {', '.join(folders)}, and imgstore takes "
-                "every directory in such a recording for a chunk; choose another place"
-            )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise access_error(location, "looking for a recording", error) from error
+    if folders:
+        raise RecordingExistsError(
+            f"{location.name} holds the directories {', '.join(folders)}, and imgstore takes every "
+            "directory in such a recording for a chunk; choose another place"
+        )

@@ -1,0 +1,105 @@
+"""A recording that is being written: its directory, ``metadata.yaml`` and ``.lock``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from imgstore_compat.metadata import FILE, LOCK_FILE
+from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
+from imgstore_zarr.lock import Lock
+from imgstore_zarr.recording import RecordingSpec
+from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
+
+
+def local_directory(location: Location) -> Directory:
+    """Return a location that is a directory of the local file system.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        It is another kind.
+    """
+    if not isinstance(location, Directory):
+        raise UnsupportedFormatError(
+            f"{location.name}: this is done only with recordings in local directories; Zarr formats "
+            "lie anywhere"
+        )
+    return location
+
+
+def check_options(spec: RecordingSpec, known: Collection[str]) -> None:
+    """Refuse options of `create` that a format does not have.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        Naming those that there are.
+    """
+    for name in ("inner_chunks", "durable"):
+        if getattr(spec, name):
+            raise UnsupportedFormatError(f"{name} is for Zarr formats, not {spec.format}")
+    for name in spec.options:
+        if name not in known:
+            raise UnsupportedFormatError(
+                f"{spec.requested_format} has no option {name!r}; known are "
+                f"{', '.join(known) or 'none'}"
+            )
+
+
+class OpenRecording:
+    """The right to write to a recording, from its beginning until `close`.
+
+    Parameters
+    ----------
+    location
+        Where it is made.
+    metadata
+        The contents of its ``metadata.yaml``.
+
+    Raises
+    ------
+    RecordingExistsError
+        There is a recording already, or another writer has just begun one.
+    RecordingLockedError
+        Another writer is beginning one.
+    RecordingAccessError
+        The location cannot be written to.
+    """
+
+    def __init__(self, location: Directory, metadata: bytes) -> None:
+        self._location = location
+        refuse_existing(location)
+        try:
+            location.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise access_error(location, "making the directory", error) from error
+        self._lock = Lock(location, location.root / LOCK_FILE)
+        try:
+            # Again: another writer may have been here before the lock was taken.
+            refuse_existing(location)
+            location.write(FILE, metadata)
+        except RecordingExistsError:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise access_error(location, "writing", error) from error
+
+    def close(self) -> None:
+        """Let others write."""
+        self._location.delete(LOCK_FILE)
+        self._lock.release()
+
+
+def refuse_existing(location: Directory) -> None:
+    """Raise RecordingExistsError where there is a recording already."""
+    for name in METADATA_FILES:
+        try:
+            there = location.exists(name)
+        except PermissionError as error:
+            raise access_error(location, "looking for a recording", error) from error
+        if there:
+            raise RecordingExistsError(
+                f"{location.name} already holds a recording (it has {name}), which is never "
+                "overwritten; choose another place, or remove it first"
+            )
