@@ -391,7 +391,7 @@ class ImgStore(Described):
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
 
-        Every file is looked into, about 2 ms for one of video.
+        Every file is looked into, in some milliseconds for one of video.
         """
         problems = self._parts.problems
         if isinstance(self._layout, Inspects):

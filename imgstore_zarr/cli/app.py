@@ -64,7 +64,8 @@ def info(
 ) -> None:
     """Say what a recording holds, and how it went.
 
-    Reads metadata and index, no pixels. Gaps, drops and missing chunks are listed; they do not change
+    Reads metadata and index, and looks into every file, but decodes no pixels. Gaps, drops, missing and
+    damaged chunks are listed; they do not change
     the exit code.
     """
     from imgstore_zarr.cli.info import print_info
