@@ -259,6 +259,8 @@ def test_a_key_that_is_missing(tmp_path: Path, key: str) -> None:
         ("imgshape", []),
         ("imgshape", "wide"),
         ("imgdtype", "colour"),
+        ("imgdtype", "O"),
+        ("encoding", "cv_nonsense"),
         ("chunksize", "many"),
         ("encoding", ["cv_bayerrg"]),
     ],

@@ -18,6 +18,7 @@ from imgstore_zarr.errors import (
     RecordingNotFoundError,
     UnsupportedVersionError,
 )
+from imgstore_zarr.pixels import encodings
 from imgstore_zarr.recording import RecordingSpec, local_timezone
 from imgstore_zarr.storage import Location, access_error
 
@@ -193,12 +194,19 @@ def _check_shape(value: Any) -> None:
 def _check_encoding(value: Any) -> None:
     if not isinstance(value, str | None):
         raise TypeError("must be a name or null")
+    if value and value not in encodings():
+        raise ValueError(f"is not known; known are {', '.join(sorted(encodings()))}")
+
+
+def _check_dtype(value: Any) -> None:
+    if np.dtype(value).kind not in "biuf":
+        raise ValueError("must be one of integers or floats")
 
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "format": str,
     "imgshape": _check_shape,
-    "imgdtype": np.dtype,
+    "imgdtype": _check_dtype,
     "chunksize": int,
     "encoding": _check_encoding,
 }
