@@ -289,6 +289,7 @@ def test_a_file_becomes_the_next_chunk(
 
     class OtherDevice:
         st_dev = -1
+        st_size = file.stat().st_size
 
     def elsewhere(path: Path, **more: Any) -> Any:
         return OtherDevice() if path == file else stat(path, **more)

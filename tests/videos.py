@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
@@ -125,3 +127,21 @@ def opencv_frames(path: Path) -> Images:
             capture.release()
             return np.stack(frames)
         frames.append(frame.astype(np.uint8, copy=False))
+
+
+def decode_in_sequence(path: Path) -> dict[int, Images]:
+    """What FFmpeg decodes from start to end by one thread, whatever is damaged: BGR by pts."""
+    frames: dict[int, Images] = {}
+    reformatter = VideoReformatter()
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        stream.thread_type = "NONE"
+        for packet in file.demux(stream):
+            with contextlib.suppress(av.FFmpegError):
+                for frame in stream.codec_context.decode(packet if packet.size else None):
+                    bgr = reformatter.reformat(
+                        frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
+                    )
+                    if frame.pts is not None:
+                        frames[frame.pts] = bgr.to_ndarray().astype(np.uint8, copy=False)
+    return frames

@@ -14,6 +14,7 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.video.atoms import cut_fragment
+from imgstore_zarr.video.completeness import breaks_off
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -28,10 +29,6 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
     """Open a file and its first video stream; errors as those of `VideoFile`."""
     import av
 
-    # What FFmpeg has to say reaches the caller as an error, not stderr; whoever has chosen a
-    # level wants to see it.
-    if av.logging.get_level() is None:
-        av.logging.set_level(av.logging.PANIC)
     try:
         container = _open(path)
     except FileNotFoundError as error:
@@ -49,6 +46,8 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
         ) from error
     if not container.streams.video:
         container.close()
+        if breaks_off(Path(path), container.format.name):
+            raise CorruptChunkError(f"{name} breaks off before its video; restore it from a backup")
         raise UnsupportedFormatError(f"{name} holds no video stream")
     stream = container.streams.video[0]
     # PyAV gives none where FFmpeg has no decoder, whatever its types say.

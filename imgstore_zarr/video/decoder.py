@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
+import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import numpy as np
 
-from imgstore_zarr.errors import (
-    CorruptChunkError,
-)
+from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.video.codec_threads import use_threads
 from imgstore_zarr.video.container import open_container
-from imgstore_zarr.video.packets import NO_TIMESTAMP, PacketTable, media_packets, read_packet_table
+from imgstore_zarr.video.frame_cache import CACHE_BYTES, FrameCache
+from imgstore_zarr.video.packet_checks import has_good_slices
+from imgstore_zarr.video.packet_reading import demuxed_table, listed_table
+from imgstore_zarr.video.packets import (
+    MAX_REORDERED,
+    NO_TIMESTAMP,
+    PacketTable,
+    media_packets,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet as AnyPacket
@@ -24,12 +34,25 @@ if TYPE_CHECKING:
 
     Packet = AnyPacket[VideoStream]
 
-# How far to decode a file whose timestamps may be in the order of decoding, to find it out.
-_PROOF = 64
+
+class _IrregularError(Exception):
+    """Something is not as in a sound file; one thread, step by step, can tell what it is."""
+
+
+class _UnlistedError(_IrregularError):
+    """A packet is not where the file says."""
+
+
+class _UnreachableError(Exception):
+    """A packet cannot be demuxed again."""
 
 
 class Decoder:
     """Decodes the frames of one video file by position; for one thread at a time.
+
+    As long as everything is regular, that is every packet where the table says, and every frame whole
+    and behind the one before it, several threads may decode. At the first irregularity the decoder
+    becomes careful for good: one thread, which knows for every packet what became of it.
 
     Parameters
     ----------
@@ -39,6 +62,8 @@ class Decoder:
         What messages call it.
     table
         The packet table of the file, if it was read before.
+    threads
+        How many threads may decode; 1 is for decoders that work side by side.
 
     Raises
     ------
@@ -52,35 +77,44 @@ class Decoder:
         It holds no video stream, or one of a codec that is not known.
     """
 
-    def __init__(self, path: str, name: str, table: PacketTable | None = None) -> None:
+    def __init__(
+        self, path: str, name: str, table: PacketTable | None = None, threads: int = 1
+    ) -> None:
         self.name = name
+        self._number = next(_numbers)
+        weakref.finalize(self, _forget, self._number).atexit = False
         self._path = path
+        self._threads = threads
+        self._careful = self._suspect = False
         self._packets: Iterator[Packet] = iter(())
         self._ready: deque[tuple[int, VideoFrame]] = deque()
         self._open()
+        self.pixel_format = str(self._context.pix_fmt)
+        self.frame_shape = self._context.height, self._context.width
         self.table = table or self._read_table()
         self._damaged = np.zeros(len(self.table.pts), bool)
         self._reason = ""
-        self._stand_before(0)
-        self._rewind()
-        if table is None and self.table.timed and self.table.ascending:
-            self._prove_order()
+        self._frame_bytes = 0
+        self._has_checksums = False
+        if not self.table.timed:
+            self._be_careful()
+        else:
+            self._rewind()
         _living.add(self)
 
     def _open(self) -> None:
         self._container, self._stream = open_container(self._path, self.name)
         self._context = self._stream.codec_context
-        # Threads would not live on in a forked process, and libavcodec would wait for them there.
-        self._context.thread_type = "NONE"
-        self._context.thread_count = 1
-        # Damage must not be concealed.
-        self._context.options = {"err_detect": "explode"}
+        use_threads(self._context, 1 if self._careful else self._threads)
 
     def _read_table(self) -> PacketTable:
         import av
 
         try:
-            table = read_packet_table(self._container, self._stream)
+            table = listed_table(Path(self._path), self._container, self._stream)
+            if table is None:
+                self._reopen()
+                table = demuxed_table(Path(self._path), self._container, self._stream)
         except av.FFmpegError as error:
             self.close()
             raise CorruptChunkError(
@@ -89,19 +123,12 @@ class Decoder:
         if not len(table):
             self.close()
             raise CorruptChunkError(f"{self.name} holds a video stream without frames")
-        self._container.close()
-        self._open()
+        self._reopen()
         return table
 
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(y, x) of a frame."""
-        return self._context.height, self._context.width
-
-    @property
-    def pixel_format(self) -> str:
-        """FFmpeg's name of the pixel format."""
-        return str(self._context.pix_fmt)
+    def _reopen(self) -> None:
+        self.close()
+        self._open()
 
     def _rewind(self) -> None:
         """Stand at the start of a file just opened, and show the decoder its first packet.
@@ -110,33 +137,27 @@ class Decoder:
         """
         import av
 
+        self._stand_before(0)
         packets = media_packets(self._container, self._stream)
         try:
             first = next(packets, None)
-        except av.FFmpegError as error:
-            raise self._unreachable(0) from error
+        except av.FFmpegError:
+            first = None
         if first is None:
-            raise self._unreachable(0)
-        self._send(first, 0)
+            raise CorruptChunkError(
+                f"{self.name}: its first frame is not there any more; it changed"
+            )
+        self._has_checksums = self._context.name == "ffv1" and has_good_slices(first)
+        # Damage shows again when the packet is decoded for its frame.
+        with contextlib.suppress(av.FFmpegError):
+            self._context.decode(first)
         self._context.flush_buffers()
         self._packets = _chain(first, packets)
-
-    def _prove_order(self) -> None:
-        """Decode the start, if the codec may reorder frames though timestamps say it did not.
-
-        A muxer that was not told of presentation times writes those of decoding in their place.
-        """
-        if not self._context.has_b_frames:
-            return
-        while self.table.timed and self._next < _PROOF and not self._finished:
-            self._advance()
-        self._stand_at(0)
 
     def _stand_before(self, rank: int) -> None:
         self._ready.clear()
         self._next = rank
-        self._last = -1
-        self._newest = -1
+        self._newest = self.table.first_position(rank) - 1
         self._finished = False
 
     def _stand_at(self, rank: int) -> None:
@@ -154,20 +175,13 @@ class Decoder:
             except av.FFmpegError:
                 continue
         # Not every container can be searched: from the start it can be read again.
-        self._container.close()
-        self._open()
+        self._reopen()
         self._rewind()
-        try:
-            there = self._skip_to(rank)
-        except av.FFmpegError as error:
-            raise self._unreachable(rank) from error
-        if not there:
-            raise self._unreachable(rank)
-
-    def _unreachable(self, rank: int) -> CorruptChunkError:
-        return CorruptChunkError(
-            f"{self.name}: packet {rank} cannot be reached again; the file changed or is damaged"
-        )
+        self._stand_before(rank)
+        with contextlib.suppress(av.FFmpegError):
+            if self._skip_to(rank):
+                return
+        raise _UnreachableError
 
     def _stamps_before(self, rank: int) -> list[int]:
         """Timestamps by which a demuxer may find a packet, or one before it."""
@@ -178,15 +192,17 @@ class Decoder:
     def _skip_to(self, rank: int) -> bool:
         """Skip packets up to a rank; False where the demuxer stands behind it."""
         for packet in self._packets:
-            found = self.table.rank_of(packet)
-            if found is None or found > rank:
-                return False
-            if found == rank:
+            if self.table.is_at(packet, rank):
                 self._packets = _chain(packet, self._packets)
                 return True
+            found = self.table.rank_of(packet)
+            if found is None and self.table.listed:
+                raise _UnlistedError
+            if found is None or found > rank:
+                return False
         return False
 
-    def frames(self, positions: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+    def frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Decode frames, each GOP only once and only as far as it is needed.
 
         Parameters
@@ -204,8 +220,22 @@ class Decoder:
         CorruptChunkError
             The frame at a position cannot be decoded as it was encoded.
         """
+        # Who reads many has what was asked for; keeping it here too would only cost memory.
+        keeps = len(positions) == 1
         for position in positions:
-            yield position, self._frame_at(position)
+            frame = self._frame_at(position)
+            if keeps:
+                self._keep(position, frame)
+            yield position, frame
+
+    def steps_to(self, position: int) -> int:
+        """How many frames must be decoded to get the one at a position."""
+        if not 0 <= position < len(self.table) or _cache.get(self._number, position) is not None:
+            return 0
+        entry = self._entry(position)
+        if self._is_ahead(position) and entry <= self._next:
+            return max(position - self._newest, 0)
+        return position - self.table.first_position(entry) + 1
 
     def _frame_at(self, position: int) -> VideoFrame:
         if not 0 <= position < len(self.table):
@@ -213,24 +243,51 @@ class Decoder:
                 f"{self.name} holds {len(self.table)} frames, so there is none at its position "
                 f"{position}; the file is truncated, or does not belong to its index"
             )
+        frame = _cache.get(self._number, position)
+        while frame is None:
+            try:
+                if self._suspect:
+                    self._prove_order(self._entry(position))
+                frame = self._search(position)
+            except _UnreachableError:
+                raise self._undecodable(position, "its packets are not there") from None
+            except _IrregularError as trouble:
+                self._be_careful(relist=isinstance(trouble, _UnlistedError))
+        return frame
+
+    def _search(self, position: int) -> VideoFrame:
+        """Decode up to a position, from where the decoder stands or from an entry."""
         entry = self._entry(position)
-        if position <= self._last or entry > self._next:
+        if not self._is_ahead(position) or entry > self._next:
             self._stand_at(entry)
         while not self._finished or self._ready:
             while self._ready and self._ready[0][0] < position:
-                self._last = self._ready.popleft()[0]
+                self._keep(*self._ready.popleft())
             if self._ready:
                 if self._ready[0][0] > position:
                     break
-                self._last, frame = self._ready.popleft()
+                _, frame = self._ready.popleft()
                 self._check(position)
+                self._check_format(position, frame)
                 return frame
             timed = self.table.timed
             self._advance()
             if self.table.timed != timed:
                 self._stand_at(0)
+        if not self._careful:
+            raise _IrregularError
         self._check(position)
         raise self._undecodable(position, "the decoder gives no frame for it")
+
+    def _is_ahead(self, position: int) -> bool:
+        """Whether the frame waits to be handed out, or is still to be decoded."""
+        return position >= (self._ready[0][0] if self._ready else self._newest + 1)
+
+    def _keep(self, position: int, frame: VideoFrame) -> None:
+        if not self._damaged[self.table.rank_of_position[position]]:
+            if not self._frame_bytes:
+                self._frame_bytes = sum(plane.buffer_size for plane in frame.planes)
+            _cache.put(self._number, position, frame, self._frame_bytes)
 
     def _entry(self, position: int) -> int:
         """Return where to start for a position; without timestamps frames can only be counted."""
@@ -242,11 +299,54 @@ class Decoder:
         if self._damaged[self.table.rank_of_position[position]]:
             raise self._undecodable(position, self._reason or "it is damaged")
 
+    def _check_format(self, position: int, frame: VideoFrame) -> None:
+        there = frame.format.name, (frame.height, frame.width)
+        if there != (self.pixel_format, self.frame_shape):
+            raise CorruptChunkError(
+                f"{self.name}: the frame at its position {position} is {_format(*there)}, those before "
+                f"are {_format(self.pixel_format, self.frame_shape)}; a recording has one format, so "
+                "convert the file to one"
+            )
+
     def _undecodable(self, position: int, reason: str) -> CorruptChunkError:
         return CorruptChunkError(
             f"{self.name}: the frame at its position {position} cannot be decoded ({reason}); "
             "restore the file from a backup"
         )
+
+    def _be_careful(self, *, relist: bool = False) -> None:
+        """Go on with one thread, if need be with the packets that are really there."""
+        import av
+
+        self._careful = self._suspect = True
+        self._reopen()
+        if relist:
+            try:
+                self.table = demuxed_table(Path(self._path), self._container, self._stream)
+            except av.FFmpegError as error:
+                raise CorruptChunkError(
+                    f"{self.name} cannot be demuxed ({error.strerror}); it is damaged"
+                ) from error
+            self._damaged = np.zeros(len(self.table.pts), bool)
+            self._reopen()
+        self._rewind()
+
+    def _prove_order(self, entry: int) -> None:
+        """Decode a GOP, to see whether its frames come in the order of their timestamps.
+
+        A muxer that was not told of presentation times writes those of decoding in their place.
+        """
+        self._suspect = False
+        table = self.table
+        if not table.timed:
+            return
+        self._stand_at(entry)
+        end = table.entry_after(entry) + MAX_REORDERED
+        # Another table says that timestamps are not believed any more.
+        while self.table is table and self._next < end and not self._finished:
+            self._advance()
+            self._ready.clear()
+        self._stand_at(entry if self.table is table else 0)
 
     def _advance(self) -> None:
         """Send one more packet, or the end, and collect the frames that come out."""
@@ -258,13 +358,30 @@ class Decoder:
             self._damage(self._next, str(error.strerror))
             packet = None
         if packet is None:
-            self._finished = True
-            self._collect(self._send(None, len(self._damaged)))
+            self._finish()
             return
         rank, self._next = self._next, self._next + 1
-        if self.table.corrupt[rank]:
+        if not (self._careful and not self.table.listed) and not self.table.is_at(packet, rank):
+            raise _UnlistedError if self.table.listed else _IrregularError
+        if packet.is_corrupt:
             self._damage(rank, "its data are cut off")
+        if self._has_checksums and not has_good_slices(packet):
+            self._damage(rank, "its checksum does not match")
         self._collect(self._send(packet, rank))
+
+    def _finish(self) -> None:
+        """Collect what the decoder held back."""
+        self._finished = True
+        if self._next < len(self._damaged):
+            self._damage(self._next, "its data are cut off")
+        last = self._newest
+        self._collect(self._send(None, len(self._damaged)))
+        if self.table.breaks_off and self._newest > last:
+            # They were held back for frames that may be missing before them.
+            if not self._careful:
+                raise _IrregularError
+            self._reason = "the file breaks off, so that its place is not known"
+            self._damaged[self.table.rank_of_position[last + 1 :]] = True
 
     def _send(self, packet: Packet | None, rank: int) -> list[VideoFrame]:
         import av
@@ -279,6 +396,8 @@ class Decoder:
 
     def _damage(self, rank: int, reason: str) -> None:
         """Distrust what is decoded from a packet on, up to the next clean entry."""
+        if not self._careful:
+            raise _IrregularError
         self._reason = reason
         if self.table.timed:
             self._damaged[rank : self.table.entry_after(rank)] = True
@@ -289,6 +408,8 @@ class Decoder:
     def _collect(self, frames: list[Any]) -> None:
         for frame in frames:
             position = self._position(frame)
+            if not self._careful and (position != self._newest + 1 or frame.is_corrupt):
+                raise _IrregularError
             if position is None or position >= len(self.table):
                 continue
             if position <= self._newest:
@@ -309,13 +430,21 @@ class Decoder:
         """Count frames from the start from now on: they do not come in the order of their pts."""
         self.table = dataclasses.replace(self.table, stamped=False)
         self._damaged[:] = False
+        _cache.forget(self._number)
 
     def close(self) -> None:
         """Close the file."""
         # What is still to be demuxed or handed out refers to the container, which refers to it.
         self._packets = iter(())
         self._ready.clear()
+        # Threads of FFmpeg must be idle: it waits for them while PyAV holds the interpreter's lock.
+        self._context.flush_buffers()
         self._container.close()
+        _cache.forget(self._number)
+
+
+def _format(pixel_format: str, shape: tuple[int, int]) -> str:
+    return f"{pixel_format} {shape[0]} x {shape[1]}"
 
 
 def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
@@ -323,14 +452,23 @@ def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
     yield from rest
 
 
-_living: WeakSet[Decoder] = WeakSet()
+_cache = FrameCache(CACHE_BYTES)
+_numbers = itertools.count()
+_living: weakref.WeakSet[Decoder] = weakref.WeakSet()
 # Never freed: closing a decoder touches what only the process that opened it has.
-_inherited: list[Decoder] = []
+_inherited: list[object] = []
+
+
+def _forget(number: int) -> None:
+    _cache.forget(number)
 
 
 def _keep_inherited() -> None:
+    global _cache
     _inherited.extend(_living)
+    _inherited.append(_cache)
     _living.clear()
+    _cache = FrameCache(CACHE_BYTES)
 
 
 if hasattr(os, "register_at_fork"):

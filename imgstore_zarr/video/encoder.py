@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.pixels import is_color
+from imgstore_zarr.video.codec_threads import CORES
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -66,6 +67,9 @@ _PRESETS = {
     "veryslow": 60,
     "placebo": 60,
 }
+
+# Looking ahead does more for quality than threads do for speed.
+_HELD_PER_THREAD = 3
 
 _INT_MAX = 2**31 - 1
 
@@ -125,20 +129,25 @@ class VideoEncoder:
         self._stream.pix_fmt = self._pixel_format
         context = self._stream.codec_context
         context.time_base = 1 / rate
-        # Threads that each have a frame of their own would hold back as many.
-        context.thread_type = "SLICE"
         if self._limited:
+            # Each thread has a frame of its own, and holds it back.
+            threads = max(1, min(CORES, held_back // _HELD_PER_THREAD))
+            context.thread_type = "FRAME"
+            context.thread_count = threads
+            looked_ahead = held_back - threads if threads > 1 else held_back
             context.gop_size = options.gop or max(1, round(options.fps))
             # Without B-frames a frame is decoded from fewer others, and nothing is reordered.
             context.max_b_frames = 0
             context.options = {
                 "crf": str(options.crf),
                 "preset": options.preset,
-                "rc-lookahead": str(min(held_back, _PRESETS[options.preset])),
+                "rc-lookahead": str(min(looked_ahead, _PRESETS[options.preset])),
                 # At a variable rate x264 waits for the next frame, to see how long one is shown.
                 "x264-params": "force-cfr=1",
             }
         else:
+            # Threads with frames of their own would hold back as many, and are not needed.
+            context.thread_type = "SLICE"
             context.options = {"qmin": "1", "qmax": "2"}
 
     def write(self, image: NDArray[np.uint8]) -> None:

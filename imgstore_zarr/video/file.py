@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.frames import Frames, Positions, Window, output_array, window_shape
-from imgstore_zarr.pixels import ensure_gray
+from imgstore_zarr.video.batch import Batch
+from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder import Decoder
+from imgstore_zarr.video.decoder_pool import DecoderPool, Lane
+from imgstore_zarr.video.frame_images import Cut, FrameImages
 from imgstore_zarr.video.packets import PacketTable
+from imgstore_zarr.video.read_ahead import ReadAhead, Steps
 
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
+
+@dataclass
+class _Facts:
+    """What does not change while a file is open."""
+
+    table: PacketTable
+    frame_shape: tuple[int, int]
+    pixel_format: str
+    color: bool
 
 
 class VideoFile:
@@ -28,8 +38,12 @@ class VideoFile:
     The frame at a position is, bit for bit, the one that a decode from the start of the file gives.
     Pixels are those that OpenCV's VideoCapture gives when its ``CAP_PROP_ORIENTATION_AUTO`` is off:
     BGR by swscale (bicubic), gray from that by OpenCV, as they are stored. A rotation that the file
-    asks players for (a display matrix) is not applied. Reading is safe from several threads, which
-    take turns.
+    asks players for (a display matrix) is not applied.
+
+    Reading is safe from several threads, which read side by side. One file is open at most
+    ``1 + LANES`` times, and each time holds the frames to which its codec refers (at most 16), those
+    that threads work on (at most 8), and no others: those that were decoded on the way lie in a cache
+    of `CACHE_BYTES` for all files of the process.
 
     Parameters
     ----------
@@ -61,11 +75,11 @@ class VideoFile:
         self._forget()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
         self._process = os.getpid()
-        self._decoder: Decoder | None = None
-        self._table: PacketTable | None = None
-        self._reformatter: VideoReformatter | None = None
+        self._lock = threading.Lock()
+        self._pool = DecoderPool(self._open_lane)
+        self._known: _Facts | None = None
+        self._steps = Steps(self._read_ahead)
 
     def __getstate__(self) -> tuple[Path, str, bool | None]:
         return self._path, self._name, self._wants_color
@@ -74,37 +88,44 @@ class VideoFile:
         self._path, self._name, self._wants_color = state
         self._forget()
 
-    def _opened(self) -> Decoder:
-        if self._decoder is None:
-            self._decoder = Decoder(str(self._path), self._name, self._table)
-            self._table = self._decoder.table
-        return self._decoder
-
-    def _enter(self) -> threading.Lock:
+    def _enter(self) -> DecoderPool:
         # A forked process must neither share the file's offset nor wait for a thread of its parent.
         if self._process != os.getpid():
             self._forget()
-        return self._lock
+        return self._pool
 
-    @cached_property
-    def _facts(self) -> tuple[PacketTable, tuple[int, int], bool]:
-        with self._enter():
-            decoder = self._opened()
-            color = self._wants_color
-            if color is None:
-                color = not decoder.pixel_format.startswith("gray")
-            return decoder.table, decoder.frame_shape, color
+    def _open_lane(self, wide: bool) -> Lane:
+        with self._lock:
+            table = self._known.table if self._known else None
+            decoder = Decoder(str(self._path), self._name, table, CORES if wide else 1)
+            if self._known is None:
+                color = self._wants_color
+                if color is None:
+                    color = not decoder.pixel_format.startswith("gray")
+                self._known = _Facts(
+                    decoder.table, decoder.frame_shape, decoder.pixel_format, color
+                )
+            return Lane(decoder, FrameImages(self._known.color), wide)
+
+    @property
+    def _facts(self) -> _Facts:
+        pool = self._enter()
+        if self._known is None:
+            with pool.lend(wide=True):
+                pass
+        assert self._known is not None
+        return self._known
 
     @property
     def table(self) -> PacketTable:
         """The packets of the file."""
-        return self._facts[0]
+        return self._facts.table
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(frame, y, x), or (frame, y, x, 3) in colour."""
-        table, image, color = self._facts
-        return (len(table), *image, 3) if color else (len(table), *image)
+        facts = self._facts
+        return (len(facts.table), *facts.frame_shape, *((3,) if facts.color else ()))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -127,39 +148,48 @@ class VideoFile:
     def read(
         self, positions: Positions, window: Window | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Read frames; see `FrameSource.read`."""
+        """Read frames; see `FrameSource.read`. Each GOP is decoded once."""
+        pool = self._enter()
+        if len(positions) == 1:
+            image = self._steps.take(int(positions[0]), window)
+            if image is not None:
+                if out is None:
+                    return image[None]
+                out[0] = image
+                return out
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
-        cut = window.slices if window else (slice(None), slice(None))
-        order = np.argsort(positions, kind="stable")
-        unique, starts = np.unique(positions[order], return_index=True)
-        places = np.split(order, starts[1:])
-        with self._enter():
-            decoded = self._opened().frames(unique.tolist())
-            for (position, frame), targets in zip(decoded, places, strict=True):
-                image = self._image(position, frame)[cut]
-                for target in targets:
-                    out[target] = image
+        Batch(positions, _cut(window), out).read(pool, self.table)
         return out
 
-    def _image(self, position: int, frame: VideoFrame) -> NDArray[Any]:
-        from av.video.reformatter import Interpolation, VideoReformatter
+    def _read_ahead(self, position: int, window: Window | None) -> ReadAhead | None:
+        shape = window_shape(self.shape, 1, window)[1:]
+        pool, size = self._pool, int(np.prod(shape))
+        cut = _cut(window)
 
-        if (frame.height, frame.width) != self._facts[1]:
-            raise CorruptChunkError(
-                f"{self._name}: the frame at its position {position} is {frame.height} x "
-                f"{frame.width}, those before are {self._facts[1][0]} x {self._facts[1][1]}"
-            )
-        if self._reformatter is None:
-            self._reformatter = VideoReformatter()
-        bgr = self._reformatter.reformat(
-            frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
-        ).to_ndarray()
-        return bgr if self._facts[2] else ensure_gray(bgr)
+        def decode(positions: list[int], wide: bool) -> Iterator[NDArray[np.uint8]]:
+            with pool.lend(wide, positions[0]) as lane:
+                for _, frame in lane.decoder.frames(positions):
+                    image = np.empty(shape, np.uint8)
+                    lane.images.write(frame, cut, image)
+                    yield image
+
+        if position >= len(self.table):
+            return None
+        ahead = ReadAhead(self.table, position, size, decode)
+        return ahead if ahead.is_possible else None
+
+    def rest(self) -> None:
+        """Keep only what is needed to read on: one open file, and no images."""
+        pool = self._enter()
+        self._steps.rest()
+        pool.rest()
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""
-        with self._enter():
-            decoder, self._decoder = self._decoder, None
-            if decoder is not None:
-                self._table = decoder.table
-                decoder.close()
+        pool = self._enter()
+        self._steps.rest()
+        pool.close()
+
+
+def _cut(window: Window | None) -> Cut:
+    return window.slices if window else (slice(None), slice(None))

@@ -21,7 +21,8 @@ from imgstore_zarr.storage import Directory
 from imgstore_zarr.video import VideoFile
 
 OPEN_FILES = 4
-"""How many video files one source keeps open, each with its decoder, unless more are being read."""
+"""How many video files one source keeps open when nobody reads, each once; the one that was read last
+up to `LANES` times more."""
 
 
 @dataclass
@@ -68,9 +69,10 @@ class VideoFrames:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._leases: OrderedDict[int, _Lease] = OrderedDict()
+        self._last = -1
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_process", "_leases")
+        own = ("_lock", "_process", "_leases", "_last")
         return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -103,18 +105,21 @@ class VideoFrames:
         self, positions: Positions, window: Window | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """Read frames; see `FrameSource.read`. Each chunk is visited once."""
-        out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         chunks = np.searchsorted(self._starts, positions, side="right") - 1
+        if len(chunks) and bool(np.all(chunks == chunks[0])):
+            return self._read_chunk(int(chunks[0]), positions, window, out)
+        out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         for chunk in np.unique(chunks).tolist():
             places = np.flatnonzero(chunks == chunk)
-            inside = positions[places] - self._starts[chunk]
-            with self._lease(chunk) as file:
-                self._check_shape(file, chunk)
-                if len(places) == len(positions):
-                    file.read(inside, window, out)
-                else:
-                    out[places] = file.read(inside, window)
+            out[places] = self._read_chunk(chunk, positions[places], window, None)
         return out
+
+    def _read_chunk(
+        self, chunk: int, positions: Positions, window: Window | None, out: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        with self._lease(chunk) as file:
+            self._check_shape(file, chunk)
+            return file.read(positions - self._starts[chunk], window, out)
 
     def _enter(self) -> threading.Lock:
         # A forked process must not wait for a thread of its parent.
@@ -126,10 +131,14 @@ class VideoFrames:
     def _lease(self, chunk: int) -> Iterator[VideoFile]:
         """Lend the file of a chunk, which nobody closes as long as it is read."""
         with self._enter():
-            lease = self._leases.setdefault(chunk, _Lease(self._open(chunk)))
-            self._leases.move_to_end(chunk)
+            lease = self._leases.get(chunk)
+            if lease is None:
+                lease = self._leases[chunk] = _Lease(self._open(chunk))
+            if next(reversed(self._leases)) != chunk:
+                self._leases.move_to_end(chunk)
             lease.readers += 1
             self._close_idle(OPEN_FILES)
+            self._rest_others(chunk)
         try:
             yield lease.file
         finally:
@@ -137,8 +146,18 @@ class VideoFrames:
                 lease.readers -= 1
                 if self._leases.get(chunk) is lease:
                     self._close_idle(OPEN_FILES)
+                    if chunk != self._last and not lease.readers:
+                        lease.file.rest()
                 elif not lease.readers:
                     lease.file.close()
+
+    def _rest_others(self, chunk: int) -> None:
+        """What only helps to read on is kept for the chunk that was read last."""
+        if chunk != self._last:
+            for other, lease in self._leases.items():
+                if other != chunk and not lease.readers:
+                    lease.file.rest()
+            self._last = chunk
 
     def _close_idle(self, keep: int) -> None:
         """Close files that nobody reads, those not used for longest first, until few are open."""

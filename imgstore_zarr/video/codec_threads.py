@@ -1,0 +1,32 @@
+"""How many threads decode a file, and how."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Cores that this process may use."""
+
+MOST_THREADS = 8
+"""More threads than this make no decoder faster, but each holds a frame."""
+
+
+def use_threads(context: VideoCodecContext, threads: int) -> None:
+    """Set up a context that was not used yet, for as many threads as its codec can use.
+
+    Slices of one frame are never decoded side by side: FFmpeg then says nothing of damage
+    (`enable_er` of its H.264 decoder is off).
+    """
+    from av.codec.codec import Capabilities
+
+    can = context.codec.capabilities
+    # A file in which damage must not be concealed.
+    context.options = {"err_detect": "explode"}
+    frames = bool(can & Capabilities.frame_threads)
+    helps = threads > 1 and (frames or bool(can & Capabilities.auto_threads))
+    context.thread_type = "FRAME" if helps and frames else "NONE"
+    context.thread_count = min(threads, MOST_THREADS) if helps else 1

@@ -1,0 +1,217 @@
+"""ReadAhead: frames decoded before they are asked for, while somebody reads one after the other."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from imgstore_zarr.frames import Window
+from imgstore_zarr.video.codec_threads import CORES
+from imgstore_zarr.video.decoder_pool import LANES
+from imgstore_zarr.video.packets import PacketTable
+
+SLICE_BYTES = 32 * 2**20
+"""How much memory the images of one slice take; there are at most ``LANES + 1`` slices."""
+
+# A slice of fewer frames is not worth a task.
+_SHORTEST = 16
+
+# So many frames one after the other before anything is decoded ahead.
+_STREAK = 3
+
+Image = NDArray[Any]
+Decode = Callable[[list[int], bool], Iterator[Image]]
+
+
+@dataclass
+class _Slice:
+    """Neighbouring frames, decoded by one task."""
+
+    positions: range
+    wide: bool
+    images: deque[Image] = field(default_factory=deque)
+    done: bool = False
+    error: Exception | None = None
+
+
+class ReadAhead:
+    """Reads on from a position: whole GOPs side by side, or, where these are too long, slices of them.
+
+    Parameters
+    ----------
+    table
+        The packets of the file.
+    position
+        The first frame.
+    image_bytes
+        How large an image is.
+    decode
+        Gives the images at positions; the second argument asks for the decoder that uses several
+        threads.
+    """
+
+    def __init__(self, table: PacketTable, position: int, image_bytes: int, decode: Decode) -> None:
+        self._table = table
+        self._planned = position
+        self._decode = decode
+        self._lanes = min(LANES, CORES)
+        self._frames = SLICE_BYTES // max(image_bytes, 1)
+        self._slices: deque[_Slice] = deque()
+        self._change = threading.Condition()
+        self._dropped = False
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the memory is enough for anything."""
+        return self._frames > 0
+
+    def take(self) -> Image | None:
+        """Return the next image, None behind the last; raises what decoding it raised."""
+        with self._change:
+            while True:
+                self._schedule()
+                if not self._slices:
+                    return None
+                current = self._slices[0]
+                if current.images:
+                    return current.images.popleft()
+                if current.error is not None:
+                    raise current.error
+                if current.done:
+                    self._slices.popleft()
+                else:
+                    self._change.wait()
+
+    def drop(self) -> None:
+        """End what is being decoded; nothing can be taken any more."""
+        with self._change:
+            self._dropped = True
+            self._slices.clear()
+
+    def _schedule(self) -> None:
+        while self._planned < len(self._table) and len(self._slices) <= self._lanes:
+            running = [piece for piece in self._slices if not piece.done]
+            if len(running) == self._lanes:
+                return
+            following = self._plan()
+            # The slices of one GOP must be decoded one after the other.
+            if following.wide and running:
+                return
+            self._planned = following.positions.stop
+            self._slices.append(following)
+            helpers().submit(self._run, following)
+
+    def _plan(self) -> _Slice:
+        """Plan the next slice: whole GOPs if they fit, else as many frames as fit."""
+        table, start = self._table, self._planned
+        entry = table.entry_before(int(table.rank_of_position[start]))
+        end = start
+        # Whoever begins amid a GOP must decode what is before.
+        while (
+            table.first_position(entry) == start
+            and table.timed
+            and self._lanes > 1
+            and end < len(table)
+            and end - start < _SHORTEST
+        ):
+            after = table.entry_after(int(table.rank_of_position[end]))
+            following = table.first_position(after) if after < len(table.pts) else len(table)
+            if following - start > self._frames:
+                break
+            end = following
+        if end > start:
+            return _Slice(range(start, end), wide=False)
+        after = table.entry_after(entry) if table.timed else len(table.pts)
+        last = table.first_position(after) if after < len(table.pts) else len(table)
+        return _Slice(range(start, min(start + min(self._frames, _SHORTEST), last)), wide=True)
+
+    def _run(self, piece: _Slice) -> None:
+        error: Exception | None = None
+        try:
+            for image in self._decode(list(piece.positions), piece.wide):
+                with self._change:
+                    if self._dropped:
+                        break
+                    piece.images.append(image)
+                    self._change.notify_all()
+        except (OSError, ValueError) as failure:
+            error = failure
+        finally:
+            with self._change:
+                piece.done, piece.error = True, error
+                self._change.notify_all()
+
+
+class Steps:
+    """Notices that frames are read one after the other, and reads ahead then.
+
+    Parameters
+    ----------
+    begin
+        Begins to read ahead, from a position on; None where that is of no use.
+    """
+
+    def __init__(self, begin: Callable[[int, Window | None], ReadAhead | None]) -> None:
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._ahead: ReadAhead | None = None
+        self._next: tuple[int, Window | None] = (-1, None)
+        self._expected: tuple[int, Window | None] = (-1, None)
+        self._streak = 0
+
+    def take(self, position: int, window: Window | None) -> Image | None:
+        """Return an image that was decoded ahead, or None: then somebody must decode it now."""
+        # Two who step through a file at once would only disturb each other.
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            step = (position, window)
+            if self._ahead is None or step != self._next:
+                self._streak = self._streak + 1 if step == self._expected else 0
+                self._expected = (position + 1, window)
+                if self._streak < _STREAK:
+                    return None
+                self._drop()
+                self._ahead = self._begin(position, window)
+            self._streak = 0
+            self._next = (position + 1, window)
+            return self._take()
+        finally:
+            self._lock.release()
+
+    def _take(self) -> Image | None:
+        if self._ahead is None:
+            return None
+        try:
+            return self._ahead.take()
+        except (OSError, ValueError):
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.drop()
+            self._ahead = None
+
+    def rest(self) -> None:
+        """Give up what was decoded ahead."""
+        with self._lock:
+            self._drop()
+
+
+_executors: dict[int, ThreadPoolExecutor] = {}
+
+
+def helpers() -> ThreadPoolExecutor:
+    """Threads that help whoever reads; a forked process has its own."""
+    executor = _executors.get(os.getpid())
+    if executor is None:
+        executor = _executors.setdefault(os.getpid(), ThreadPoolExecutor(CORES, "imgstore-video"))
+    return executor
