@@ -17,8 +17,9 @@ from benchmarks.measure import Timed
 from benchmarks.scene import FRAMES, make_scene
 from benchmarks.worker import Worker
 
-IMGSTORE = ("imgstore==0.4.0", "opencv-python-headless")
+IMGSTORE = ("imgstore==0.4.0", "opencv-python-headless", "decord==0.6.0")
 _OURS = ("ours", "zarr_python", "tensorstore_zarr", "limits", "pyav")
+_THEIRS = ("imgstore", "opencv", "decord_reader")
 _WRITERS = ("ours", "imgstore", "zarr_python", "tensorstore_zarr")
 
 
@@ -26,10 +27,12 @@ def imgstore_python(workdir: Path) -> str:
     """Return an interpreter that has imgstore, made in the work directory unless it is there."""
     home = workdir / "imgstore-0.4.0"
     interpreter = home / "bin" / "python"
-    if not (home / "complete").exists():
+    made_of = "\n".join(IMGSTORE)
+    complete = home / "complete"
+    if not complete.exists() or complete.read_text() != made_of:
         venv.create(home, with_pip=True, clear=True)
         subprocess.run([interpreter, "-m", "pip", "install", "--quiet", *IMGSTORE], check=True)
-        (home / "complete").touch()
+        complete.write_text(made_of)
     return str(interpreter)
 
 
@@ -96,7 +99,7 @@ class Bench:
         """Return the versions in use, for our environment and that of imgstore."""
         found: dict[str, dict[str, str]] = {"ours": {}, "imgstore": {}}
         for peer, worker in self.workers.items():
-            found["imgstore" if peer == "imgstore" else "ours"] |= worker.call("versions")
+            found["imgstore" if peer in _THEIRS else "ours"] |= worker.call("versions")
         return found
 
 
@@ -105,7 +108,7 @@ def bench(data: Path, imgstore: str) -> Iterator[Bench]:
     """Save the scene and start the contenders."""
     scene = data / "scene.npy"
     np.save(scene, make_scene(FRAMES))
-    interpreters = dict.fromkeys(_OURS, sys.executable) | {"imgstore": imgstore}
+    interpreters = dict.fromkeys(_OURS, sys.executable) | dict.fromkeys(_THEIRS, imgstore)
     with ExitStack() as stack:
         workers = {
             peer: stack.enter_context(Worker(peer, interpreter))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -76,51 +75,45 @@ def copy(source: Path, target: Path, before: str = "", arguments: str = "") -> P
     return target
 
 
-def _run(path: Path, arguments: Sequence[str]) -> bytes:
+def _command(path: Path, *arguments: str) -> list[str]:
     command = ["ffmpeg", "-v", "quiet", "-copyts", "-i", str(path), "-map", "0:v:0"]
-    command += ["-fps_mode", "passthrough", "-enc_time_base", "-1", "-autoscale", "0", *arguments]
-    return subprocess.run([*command, "-"], capture_output=True, timeout=100, check=False).stdout
+    command += ["-fps_mode", "passthrough", "-enc_time_base", "-1", "-autoscale", "0"]
+    return [*command, *arguments, "-"]
 
 
-def decode(path: Path) -> tuple[list[int], Images]:
-    """Return the frames of a decode from start to end.
+def frames(path: Path) -> Iterator[Images]:
+    """Iterate over the frames of a decode from start to end, uint8 (y, x, 3).
 
     The command decodes; its planes become BGR by the swscale of PyAV, since that of the command may be
     another version.
-
-    Returns
-    -------
-    pts, images
-        pts in the time base of the stream, and uint8 (frame, y, x, 3).
     """
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        context, time_base = stream.codec_context, stream.time_base
-        pixel_format, height, width = context.pix_fmt, context.height, context.width
         first = next(file.decode(stream))
-    raw = _run(path, ["-f", "rawvideo", "-pix_fmt", str(pixel_format)])
-    listing = _run(path, ["-f", "framemd5"]).decode().splitlines()
-    own = next((Fraction(line.split()[-1]) for line in listing if line.startswith("#tb 0")), None)
-    stamps = [int(line.split(",")[2]) for line in listing if not line.startswith("#")]
-    pts = [int(stamp * own / time_base) for stamp in stamps] if own and time_base else []
-    blank = av.VideoFrame(width, height, str(pixel_format))
-    sizes = [(p.height, _bytes_in_row(blank, i)) for i, p in enumerate(blank.planes)]
-    each = sum(rows * row for rows, row in sizes)
-    assert len(raw) == each * len(pts)
+    pixel_format = first.format.name
+    sizes = [(p.height, _bytes_in_row(first, i)) for i, p in enumerate(first.planes)]
     reformatter = VideoReformatter()
-    images = []
-    for at in range(0, len(raw), each):
-        frame = av.VideoFrame(width, height, str(pixel_format))
-        frame.colorspace, frame.color_range = first.colorspace, first.color_range
-        for plane, (rows, row) in zip(frame.planes, sizes, strict=True):
-            memory = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-            memory[:rows, :row] = np.frombuffer(raw, np.uint8, rows * row, at).reshape(rows, row)
-            at += rows * row
-        bgr = reformatter.reformat(
-            frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
-        )
-        images.append(bgr.to_ndarray().astype(np.uint8, copy=False))
-    return pts, np.stack(images) if images else np.empty((0, height, width, 3), np.uint8)
+    command = _command(path, "-f", "rawvideo", "-pix_fmt", pixel_format)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while raw := process.stdout.read(sum(rows * row for rows, row in sizes)):
+            at = 0
+            # Into a frame of PyAV, which knows the colour space, and where chroma is sampled.
+            for plane, (rows, row) in zip(first.planes, sizes, strict=True):
+                memory = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+                memory[:rows, :row] = np.frombuffer(raw, np.uint8, rows * row, at).reshape(
+                    rows, row
+                )
+                at += rows * row
+            bgr = reformatter.reformat(
+                first, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
+            )
+            yield np.ascontiguousarray(bgr.to_ndarray(), np.uint8)
+
+
+def decode(path: Path) -> Images:
+    """Return all frames of a decode from start to end, uint8 (frame, y, x, 3)."""
+    return np.stack(list(frames(path)))
 
 
 def _bytes_in_row(frame: av.VideoFrame, i: int) -> int:

@@ -104,6 +104,7 @@ def test_batches_are_in_the_order_asked_for(file: tuple[Kind, Path, Images]) -> 
     video = VideoFile(path, color=True)
     np.testing.assert_array_equal(video.frames[positions], expected[positions])
     np.testing.assert_array_equal(video.frames[::-1], expected[::-1])
+    assert video.frames[[]].shape == video.frames[7:7].shape == (0, *expected.shape[1:])
     np.testing.assert_array_equal(
         video.frames[20:40, 10:50:3, [1, 5, 5]], expected[20:40, 10:50:3, [1, 5, 5]]
     )

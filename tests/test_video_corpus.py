@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def made(
         pytest.skip(f"the ffmpeg command has no encoder {made.encoder}")
     path = tmp_path_factory.mktemp("made") / f"video{made.suffix}"
     ffmpeg.make(path, scene(made.count, made.shape), made)
-    _, images = ffmpeg.decode(path)
+    images = ffmpeg.decode(path)
     assert len(images) == made.count
     return made, path, images
 
@@ -167,7 +168,7 @@ _CUT = [
 def test_a_file_that_is_cut_off(tmp_path: Path, name: str, tenth: int) -> None:
     made = next(made for made in MADE if made.name == name)
     whole = ffmpeg.make(tmp_path / f"whole{made.suffix}", scene(made.count), made)
-    _, expected = ffmpeg.decode(whole)
+    expected = ffmpeg.decode(whole)
     cut = tmp_path / f"cut{made.suffix}"
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) * tenth // 10])
@@ -236,3 +237,41 @@ def test_flipped_bytes(tmp_path: Path, name: str, seed: int) -> None:
     finally:
         video.close()
     _compare_served(path, {i: expected[pts] for i, pts in enumerate(stamps) if pts in expected})
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sleap_flies_small.mp4",
+        "sleap_single_fly.mp4",
+        "lp_mirror_mouse.mp4",
+        "tc_bt709_full_range.mp4",
+        "tc_h264_10bits.mp4",
+        "tc_av1_video.mkv",
+        "pims_bulk_water.mov",
+        "pims_cine_legacy.cine",
+        "loopbio_store_mp4/000000.mp4",
+        "loopbio_store_mp4/000001.mp4",
+        "shaliulab_imgstore_1/000003.avi",
+    ],
+)
+def test_videos_made_by_others(shared_data: Path, name: str) -> None:
+    path = shared_data / name
+    expected = [zlib.crc32(image.tobytes()) for image in ffmpeg.frames(path)]
+    count = len(expected)
+    rng = random.Random(count)
+    video = VideoFile(path, color=True)
+    assert len(video) == count
+    some = rng.sample(range(count), min(count, 60))
+    for order in (range(count), range(count - 1, max(count - 200, -1), -1), some):
+        wrong = [p for p in order if zlib.crc32(video.frames[p].tobytes()) != expected[p]]
+        assert wrong == []
+    for order in (some, list(range(1, count, 17)), list(range(count // 3, count // 2))):
+        digests = [zlib.crc32(image.tobytes()) for image in video.frames[order]]
+        assert digests == [expected[p] for p in order]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda p: zlib.crc32(video.frames[p].tobytes()), some)) == [
+            expected[p] for p in some
+        ]
+    video.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 import imgstore_zarr
 from benchmarks.scene import FRAME_RATE, frame_at, load_scene
@@ -30,9 +33,13 @@ def append(
     count: int,
     chunksize: int,
     keep: bool,
+    color: bool = False,
     options: dict[str, Any] | None = None,
 ) -> float:
     frames = load_scene(scene)
+    if color:
+        # Three channels that are not alike, so that chroma is worth something.
+        frames = np.stack([frames, np.roll(frames, 9, 1), frames[:, ::-1]], axis=-1)
     shutil.rmtree(path, ignore_errors=True)
     start = perf_counter()
     with imgstore_zarr.create(
@@ -65,6 +72,22 @@ def random(path: str, positions: list[int]) -> float:
     for position in positions:
         store.get_image(frame_index=position)
     return (perf_counter() - start) / len(positions)
+
+
+def batch(path: str, positions: list[int]) -> float:
+    frames = _open(path).frames
+    start = perf_counter()
+    frames[positions]
+    return (perf_counter() - start) / len(positions)
+
+
+def in_threads(path: str, positions: list[int], threads: int) -> float:
+    store = _open(path)
+    with ThreadPoolExecutor(threads) as pool:
+        start = perf_counter()
+        for _ in pool.map(lambda position: store.get_image(frame_index=position), positions):
+            pass
+        return (perf_counter() - start) / len(positions)
 
 
 def runs(path: str, starts: list[int], length: int) -> float:

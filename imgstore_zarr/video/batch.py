@@ -40,7 +40,7 @@ class Batch:
         self._out = out
         order = np.argsort(positions, kind="stable")
         self._unique, starts = np.unique(positions[order], return_index=True)
-        places = np.split(order, starts[1:])
+        places = np.split(order, starts[1:]) if len(order) else []
         self._places = dict(zip(self._unique.tolist(), places, strict=True))
 
     def read(self, pool: DecoderPool, table: PacketTable) -> None:
