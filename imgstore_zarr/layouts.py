@@ -108,7 +108,7 @@ class Inspects(Protocol):
     """A layout that can look through the files of a recording without decoding them."""
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
-        """Return what is wrong with the files of chunks and extra data, but not missing as a whole."""
+        """Return what is wrong with the files of chunks and extra data, unless `open` told it."""
         ...
 
 

@@ -108,10 +108,14 @@ class FileBlob:
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self.descriptor).st_size
+
     def tail(self, nbytes: int) -> bytes:
         """Return the last bytes of the file."""
-        size = os.fstat(self.descriptor).st_size
-        return os.pread(self.descriptor, nbytes, max(0, size - nbytes))
+        return os.pread(self.descriptor, nbytes, max(0, self.size - nbytes))
 
     def read_into(self, offset: int, buffers: Sequence[NDArray[np.uint8]]) -> int:
         """Read with as few system calls as possible, straight into the buffers."""

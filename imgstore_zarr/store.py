@@ -391,7 +391,8 @@ class ImgStore(Described):
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
 
-        Every file is looked into, in some milliseconds for one of video.
+        Every file is looked into, in some milliseconds for one of video, by one small read for a chunk
+        of the Zarr layout. Damage within pixels shows when they are read.
         """
         problems = self._parts.problems
         if isinstance(self._layout, Inspects):
