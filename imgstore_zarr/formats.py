@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 import os
@@ -22,7 +23,7 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import ExtractsFrames, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.report import Report, make_report
+from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, locate
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
@@ -213,7 +214,8 @@ def repair(location: object) -> Report:
     Returns
     -------
     Report
-        Of the recording as it is now; its problems say what could not be brought back.
+        Of the recording as it is now, as `ImgStore.report` gives it; its problems also say what could not
+        be brought back.
 
     Raises
     ------
@@ -225,7 +227,15 @@ def repair(location: object) -> Report:
     lost = layout.repair(place) if isinstance(layout, Repairs) else ()
     parts = layout.open(place)
     parts.frames.close()
-    return make_report(parts.info, parts.index, (*parts.problems, *lost))
+    report = inspected_report(layout, place, parts)
+    told = {(problem.kind, problem.chunk) for problem in report.problems}
+    # Damage that a repair leaves as it is may be told by both.
+    lost = tuple(
+        problem
+        for problem in lost
+        if told.isdisjoint({(problem.kind, problem.chunk), (problem.kind, None)})
+    )
+    return dataclasses.replace(report, problems=report.problems + lost)
 
 
 # The names of imgstore.

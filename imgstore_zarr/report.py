@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Problem
+from imgstore_zarr.layouts import Inspects, Layout, Parts, Problem
 from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.storage import Location
 
 MAX_GAPS = 10_000
 """Gaps that a report lists: a camera that skips every second number has millions in a week."""
@@ -163,6 +164,14 @@ def make_report(
         backward_times=int(np.count_nonzero(intervals < 0)),
         problems=problems,
     )
+
+
+def inspected_report(layout: Layout, location: Location, parts: Parts) -> Report:
+    """Return the report of a recording, after a look into its files."""
+    problems = parts.problems
+    if isinstance(layout, Inspects):
+        problems += layout.inspect(location, parts.index)
+    return make_report(parts.info, parts.index, problems)
 
 
 def _exact_sum(values: NDArray[np.uint64]) -> int:

@@ -24,9 +24,9 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Inspects, Layout, Parts, Renumbers
+from imgstore_zarr.layouts import Layout, Parts, Renumbers
 from imgstore_zarr.recording import RecordingInfo
-from imgstore_zarr.report import Report, make_report
+from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
 from imgstore_zarr.storage import Location
 
@@ -394,10 +394,7 @@ class ImgStore(Described):
         Every file is looked into, in some milliseconds for one of video, by one small read for a chunk
         of the Zarr layout. Damage within pixels shows when they are read.
         """
-        problems = self._parts.problems
-        if isinstance(self._layout, Inspects):
-            problems += self._layout.inspect(self._location, self.index)
-        return make_report(self.info, self.index, problems)
+        return inspected_report(self._layout, self._location, self._parts)
 
     def reindex(self) -> None:
         """Number the frames before the one with number 0 as -n .. -1, in storage too.
