@@ -214,8 +214,8 @@ def repair(location: object) -> Report:
     Returns
     -------
     Report
-        Of the recording as it is now, as `ImgStore.report` gives it; its problems also say what could not
-        be brought back.
+        Of the recording as it is now, as `ImgStore.report` gives it; its problems also say what could
+        not be brought back.
 
     Raises
     ------

@@ -381,6 +381,35 @@ def test_a_damaged_image(tmp_path: Path, damage: Callable[[Path], None]) -> None
     np.testing.assert_array_equal(store.frames[[5, 7]], images[5:8:2])
 
 
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("png", "uint16"),
+        ("tif", "uint16"),
+        ("tif", "float32"),
+        ("pgm", "uint16"),
+        ("npy", "uint16"),
+        ("npy", "int8"),
+    ],
+)
+def test_an_image_of_another_dtype(
+    tmp_path: Path, kind: str, other: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = pictures()
+    root = recording(tmp_path / "r", images, format=kind)
+    write_image(root / "000001" / f"000002.{kind}", images[6].astype(other))
+    store = imgstore_zarr.open(root)
+    with pytest.raises(
+        CorruptChunkError, match=rf"000002\.{kind} of chunk 1 .*holds {other}.* uint8"
+    ):
+        store.get_image(frame_index=6)
+    np.testing.assert_array_equal(store.frames[[5, 7]], images[5:8:2])
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-damaged", 1)
+    assert f"holds {other}" in problem.message
+    assert capfd.readouterr().err == ""
+
+
 def test_an_image_that_is_missing(tmp_path: Path) -> None:
     root = recording(tmp_path / "r", pictures())
     (root / "000002" / "000000.png").unlink()
