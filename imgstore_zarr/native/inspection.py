@@ -10,6 +10,7 @@ import numpy as np
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError
 from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, decode_entries
+from imgstore_zarr.report import counted
 from imgstore_zarr.storage import FileBlob, Location, access_error
 
 MAX_PROBLEMS = 1000
@@ -50,7 +51,8 @@ def inspect_shards(
         else:
             more += 1
     if more:
-        what = f"{location.name}: {more} more chunks are missing or damaged; restore them from a backup"
+        rest = counted(more, "more chunk")
+        what = f"{location.name}: {rest} missing or damaged; restore them from a backup"
         problems.append(Problem("chunk-damaged", what))
     return tuple(problems)
 
