@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +107,13 @@ def test_a_recording_without_any_index(tmp_path: Path, format: str) -> None:
     for index in root.rglob("*.npz"):
         index.unlink()
     store = imgstore_zarr.open(root)
-    for look_up in (
+    look_ups: list[Callable[[], object]] = [
         lambda: store.get_image(frame_number=107),
         lambda: store.get_image(frame_index=1),
         lambda: store.get_image(frame_number=107, exact_only=False),
         lambda: store.get_nearest_image(3.0),
-    ):
+    ]
+    for look_up in look_ups:
         with pytest.raises(FrameNotFoundError, match="chunk 0 has no index") as caught:
             look_up()
         assert "chunk 2 has no index" in str(caught.value)
@@ -123,11 +125,12 @@ def test_a_recording_without_any_index(tmp_path: Path, format: str) -> None:
 def test_an_empty_recording_says_so(tmp_path: Path, format: str) -> None:
     imgstore_zarr.create(tmp_path / "r", format, (48, 64)).close()
     store = imgstore_zarr.open(tmp_path / "r")
-    for look_up in (
+    look_ups: list[Callable[[], object]] = [
         lambda: store.get_image(frame_number=107),
         lambda: store.get_image(frame_index=0),
         lambda: store.get_nearest_image(3.0),
-    ):
+    ]
+    for look_up in look_ups:
         with pytest.raises(FrameNotFoundError, match="the recording has no frames") as caught:
             look_up()
         assert "nan" not in str(caught.value)
