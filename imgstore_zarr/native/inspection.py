@@ -80,9 +80,8 @@ def _check_shard(
         footer = blob.tail(geometry.index_bytes)
         size = blob.size if isinstance(blob, FileBlob) else None
     except FileNotFoundError:
-        what = (
-            f"{where} is missing, so its {frames} frames cannot be read; restore it from a backup"
-        )
+        lost = counted(frames, "frame")
+        what = f"{where} is missing, so {lost} cannot be read; restore it from a backup"
         return Problem("chunk-missing", what, chunk)
     except PermissionError as error:
         what = str(access_error(location, f"reading {key}", error))
