@@ -116,7 +116,14 @@ def to_dataarray(
     DataArray
         Named ``image``, with dimensions (frame, y, x[, channel]) and the coordinates
         ``frame_number`` and ``frame_time``.
+
+    Raises
+    ------
+    ValueError
+        Blocks or a coordinate that there cannot be.
     """
+    if by not in (None, "frame_number", "frame_time"):
+        raise ValueError(f"index must be 'frame_number', 'frame_time' or None, not {by!r}")
     import xarray as xr
     from xarray.core.indexing import LazilyIndexedArray
 
@@ -154,16 +161,18 @@ def _dask_chunks(
     dims: tuple[str, ...], source: FrameSource, index: FrameIndex, chunks: Chunks
 ) -> dict[str, Any]:
     """Return the blocks along every dimension."""
+    wanted = dict(chunks) if isinstance(chunks, Mapping) else {"frame": chunks}
+    unknown = set(wanted) - set(dims)
+    if unknown:
+        raise ValueError(f"chunks names {sorted(map(str, unknown))}; the dimensions are {dims}")
+    for dim, size in zip(dims, source.shape, strict=True):
+        _check_blocks(dim, size, wanted.get(dim))
     try:
         import dask.array  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             "chunks= needs dask: pip install 'imgstore-zarr[dask]', or leave chunks=None"
         ) from error
-    wanted = dict(chunks) if isinstance(chunks, Mapping) else {"frame": chunks}
-    unknown = set(wanted) - set(dims)
-    if unknown:
-        raise ValueError(f"chunks names {sorted(map(str, unknown))}; the dimensions are {dims}")
     sizes = {dim: -1 if size in ("auto", None) else size for dim, size in wanted.items()}
     frame = wanted.get("frame", "auto")
     if frame in ("auto", None):
@@ -171,6 +180,24 @@ def _dask_chunks(
     elif isinstance(frame, int | np.integer) and frame > 0:
         sizes["frame"] = blocks_of(source, index, int(frame))
     return dict.fromkeys(dims, -1) | sizes
+
+
+def _check_blocks(dim: str, size: int, wanted: Any) -> None:
+    """Raise ValueError unless this says how to cut a dimension into blocks."""
+    if wanted is None or (isinstance(wanted, str) and wanted == "auto"):
+        return
+    lengths = list(wanted) if isinstance(wanted, tuple | list) else [wanted]
+    if all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in lengths):
+        if lengths != [wanted]:
+            fits = sum(lengths) == size and min(lengths, default=0) >= 0
+        else:
+            fits = wanted == -1 or wanted > 0
+        if fits:
+            return
+    raise ValueError(
+        f"chunks along {dim} cannot be {wanted!r}: give 'auto', a number of at least 1, -1 for one "
+        f"block, or lengths that add up to {size}"
+    )
 
 
 def datetimes(frame_time: NDArray[np.float64]) -> NDArray[np.datetime64]:

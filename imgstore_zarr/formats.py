@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import operator
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,8 +25,8 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import ExtractsFrames, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.report import Report, make_report
-from imgstore_zarr.storage import METADATA_FILES, Location, access_error, locate
+from imgstore_zarr.report import Report, inspected_report
+from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error, locate
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
 
@@ -85,7 +88,47 @@ def find_layout(location: Location) -> Layout:
     names = ", ".join(layout.name for layout in layouts())
     raise RecordingNotFoundError(
         f"{location.name} is no recording: looked for {' and '.join(METADATA_FILES)} of the "
-        f"layouts {names}"
+        f"layouts {names}{_advice(location)}"
+    )
+
+
+# A shard lies this deep in a recording of colour: image/c/0/0/0/0.
+_DEPTH = 6
+_CHUNK = re.compile(r"\d{6}(\.(mp4|mkv|avi|npz|yaml))?")
+_VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".ts", ".wmv", ".h264")
+
+
+def _is_recording(location: Location) -> bool:
+    """Whether a recording is there that opens; an array in a Zarr recording looks like one, too."""
+    for layout in layouts():
+        if layout.recognises(location):
+            with contextlib.suppress(ImgStoreError, OSError):
+                layout.open(location).frames.close()
+                return True
+    return False
+
+
+def _advice(location: Location) -> str:
+    """What to do about a place that is no recording, where it looks like a part of one."""
+    path = location.path
+    if path is None:
+        return ""
+    for parent in path.parents[:_DEPTH]:
+        if _is_recording(Directory(parent)):
+            return f"; it lies in the recording {parent}: open that"
+    if path.is_file():
+        if path.suffix.lower() not in _VIDEOS:
+            return "; a recording is a directory"
+        return (
+            "; a video by itself has no frame numbers and times: make a recording with create(...), "
+            "and give it the video and these with insert_chunk(...), or its images with add_image(...)"
+        )
+    chunks = [name for name in location.names() if _CHUNK.fullmatch(name)]
+    if not chunks:
+        return ""
+    return (
+        f"; it has chunks ({chunks[0]}), but no metadata.yaml: restore that from a backup, or take that "
+        "of another recording of the same format, image shape and dtype"
     )
 
 
@@ -213,7 +256,8 @@ def repair(location: object) -> Report:
     Returns
     -------
     Report
-        Of the recording as it is now; its problems say what could not be brought back.
+        Of the recording as it is now, as `ImgStore.report` gives it; its problems also say what could
+        not be brought back.
 
     Raises
     ------
@@ -225,7 +269,15 @@ def repair(location: object) -> Report:
     lost = layout.repair(place) if isinstance(layout, Repairs) else ()
     parts = layout.open(place)
     parts.frames.close()
-    return make_report(parts.info, parts.index, (*parts.problems, *lost))
+    report = inspected_report(layout, place, parts)
+    told = {(problem.kind, problem.chunk) for problem in report.problems}
+    # Damage that a repair leaves as it is may be told by both.
+    lost = tuple(
+        problem
+        for problem in lost
+        if told.isdisjoint({(problem.kind, problem.chunk), (problem.kind, None)})
+    )
+    return dataclasses.replace(report, problems=report.problems + lost)
 
 
 # The names of imgstore.

@@ -259,7 +259,9 @@ class Frames:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         if isinstance(key, int | np.integer) and not isinstance(key, bool):
-            position = range(len(self))[key]
+            if not -len(self) <= key < len(self):
+                raise _out_of_bounds(key, 0, len(self))
+            position = int(key) % len(self)
             image: NDArray[Any] = self._source.read(np.array([position], np.int64))[0]
             return image
         parts, dots = _expand(key, self.shape)
@@ -305,6 +307,11 @@ def _expand(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], int | No
     return expanded, at if dots else None
 
 
+def _out_of_bounds(part: Any, axis: int, size: int) -> IndexError:
+    part = part.item() if isinstance(part, np.generic) else part
+    return IndexError(f"index {part!r} is out of bounds for axis {axis} of size {size}")
+
+
 def _cut(part: Any, size: int, axis: int) -> _Cut:
     if isinstance(part, slice):
         places = range(size)[part]
@@ -332,7 +339,7 @@ def _cut(part: Any, size: int, axis: int) -> _Cut:
             "give integers, slices, lists or arrays of integers, or a one-dimensional mask"
         )
     if array.size and (int(array.min()) < -size or int(array.max()) >= size):
-        raise IndexError(f"index {part!r} is out of bounds for axis {axis} of size {size}")
+        raise _out_of_bounds(part, axis, size)
     array = array.astype(np.int64)
     array = np.where(array < 0, array + size, array)
     unique, inverse = np.unique(array, return_inverse=True)

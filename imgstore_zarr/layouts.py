@@ -14,6 +14,9 @@ from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Location
 
+# Reasons in one message.
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -22,11 +25,12 @@ class Problem:
     Attributes
     ----------
     kind
-        ``chunk-missing``, ``chunk-without-index``, ``repair-due``, ``frames-lost``.
+        ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
+        ``index-damaged``, ``extra-data-damaged``, ``repair-due``, ``frames-lost``.
     message
         What it is, and what to do.
     chunk
-        The chunk concerned, where it is one.
+        The chunk concerned, where it is one; the first of several.
     """
 
     kind: str
@@ -43,6 +47,19 @@ class Parts:
     frames: FrameSource
     extra: ExtraData
     problems: tuple[Problem, ...] = ()
+
+    def left_out(self) -> str:
+        """Say which chunks are left out of the index, and why; empty where none is."""
+        known = {*self.index.chunk_numbers.tolist()}
+        name = f"{self.info.name}: "
+        found = [
+            problem.message.removeprefix(name)
+            for problem in self.problems
+            if problem.chunk is not None and problem.chunk not in known
+        ]
+        if len(found) > _SHOWN:
+            found[_SHOWN:] = [f"and {len(found) - _SHOWN} more, which report() lists"]
+        return "; ".join(found)
 
 
 class Layout(Protocol):
@@ -108,7 +125,7 @@ class Inspects(Protocol):
     """A layout that can look through the files of a recording without decoding them."""
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
-        """Return what is wrong with the files of chunks and extra data, but not missing as a whole."""
+        """Return what is wrong with the files of chunks and extra data, unless `open` told it."""
         ...
 
 

@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Problem
+from imgstore_zarr.layouts import Inspects, Layout, Parts, Problem
 from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.storage import Location
 
 MAX_GAPS = 10_000
 """Gaps that a report lists: a camera that skips every second number has millions in a week."""
 
 _SHOWN = 20
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where that is due."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Report:
         rate = f", {1 / self.interval:.2f} frames/s" if self.interval > 0 else ""
         lines = [
             f"{self.name}: {self.format} ({self.layout} layout)",
-            f"  {self.frame_count} frames in {self.chunk_count} chunks, "
+            f"  {counted(self.frame_count, 'frame')} in {counted(self.chunk_count, 'chunk')}, "
             f"{self.duration:.3f} s{rate}",
         ]
         if self.frame_count > 1:
@@ -113,16 +119,17 @@ class Report:
                 f"longest {self.longest_interval * 1e3:.3f} ms"
             )
         lines.append(
-            f"  {self.gap_count} gaps with {self.dropped} frames dropped, {self.repeated} repeated, "
+            f"  {counted(self.gap_count, 'gap')} with {counted(self.dropped, 'frame')} dropped, "
+            f"{self.repeated} repeated, "
             f"{self.backward} going back; {self.backward_times} times going back"
         )
         lines += [
-            f"  gap at position {gap.position}: {gap.missing} frames after number {gap.after}, "
-            f"{gap.seconds:.3f} s"
+            f"  gap at position {gap.position}: {counted(gap.missing, 'frame')} after number "
+            f"{gap.after}, {gap.seconds:.3f} s"
             for gap in self.gaps[:_SHOWN]
         ]
         if self.gap_count > _SHOWN:
-            lines.append(f"  ... and {self.gap_count - _SHOWN} more gaps")
+            lines.append(f"  ... and {counted(self.gap_count - _SHOWN, 'more gap')}")
         lines += [f"  problem: {problem.message}" for problem in self.problems]
         return "\n".join(lines)
 
@@ -163,6 +170,14 @@ def make_report(
         backward_times=int(np.count_nonzero(intervals < 0)),
         problems=problems,
     )
+
+
+def inspected_report(layout: Layout, location: Location, parts: Parts) -> Report:
+    """Return the report of a recording, after a look into its files."""
+    problems = parts.problems
+    if isinstance(layout, Inspects):
+        problems += layout.inspect(location, parts.index)
+    return make_report(parts.info, parts.index, problems)
 
 
 def _exact_sum(values: NDArray[np.uint64]) -> int:

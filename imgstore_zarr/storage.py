@@ -5,6 +5,7 @@ Keys are relative to the recording and separated by ``/``, as in Zarr.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -108,10 +109,14 @@ class FileBlob:
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self.descriptor).st_size
+
     def tail(self, nbytes: int) -> bytes:
         """Return the last bytes of the file."""
-        size = os.fstat(self.descriptor).st_size
-        return os.pread(self.descriptor, nbytes, max(0, size - nbytes))
+        return os.pread(self.descriptor, nbytes, max(0, self.size - nbytes))
 
     def read_into(self, offset: int, buffers: Sequence[NDArray[np.uint8]]) -> int:
         """Read with as few system calls as possible, straight into the buffers."""
@@ -365,9 +370,26 @@ def locate(location: object) -> Location:
     )
 
 
+_PERMISSIONS = "check the permissions of the directory and of those above it"
+_ADVICE = {
+    errno.EACCES: _PERMISSIONS,
+    errno.EPERM: _PERMISSIONS,
+    errno.EROFS: "the file system is read-only: check how it is mounted, or choose another place",
+    errno.ENOENT: "check that the directory, and those above it, are still there",
+    errno.ENOSPC: "make room, or choose another place",
+    errno.EDQUOT: "make room, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+} | dict.fromkeys(
+    (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+    "something else is there: choose another place",
+)
+
+
 def access_error(location: Location, doing: str, error: OSError) -> RecordingAccessError:
-    """Return the error for a location that this process may not read or write."""
+    """Return the error for a location that cannot be read or written, with advice."""
+    refused = isinstance(error, PermissionError)
+    known = _PERMISSIONS if refused else "check the storage, and try again"
     return RecordingAccessError(
-        f"{location.name}: {doing} was refused ({error.strerror or error}); "
-        "check the permissions of the directory and of those above it"
+        f"{location.name}: {doing} {'was refused' if refused else 'failed'} "
+        f"({error.strerror or error}); {_ADVICE.get(error.errno or 0, known)}"
     )

@@ -24,9 +24,9 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Inspects, Layout, Parts, Renumbers
+from imgstore_zarr.layouts import Layout, Parts, Renumbers
 from imgstore_zarr.recording import RecordingInfo
-from imgstore_zarr.report import Report, make_report
+from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
 from imgstore_zarr.storage import Location
 
@@ -224,10 +224,10 @@ class ImgStore(Described):
                 f"{self.filename}: {frame_number!r} is no frame number; give an integer"
             ) from error
         if position is None:
-            raise FrameNotFoundError(
-                f"{self.filename}: no frame has the number {frame_number}; the "
-                f"{self.frame_count} frames have numbers from {self.frame_min} to "
-                f"{self.frame_max}; exact_only=False gives the nearest"
+            raise self._not_found(
+                f"no frame has the number {frame_number}",
+                f"the {self.frame_count} frames have numbers from {self.frame_min} to "
+                f"{self.frame_max}; exact_only=False gives the nearest",
             )
         return self._image_at(position)
 
@@ -251,9 +251,7 @@ class ImgStore(Described):
                 f"{self.filename}: {frame_time!r} is no time; give seconds"
             ) from error
         if position is None:
-            raise FrameNotFoundError(
-                f"{self.filename}: none of the {self.frame_count} frames is near {frame_time}"
-            )
+            raise self._not_found(f"no frame is near {frame_time}", "give seconds")
         return self._image_at(position)
 
     def _position(self, frame_index: Any) -> int:
@@ -265,11 +263,18 @@ class ImgStore(Described):
                 f"{self.filename}: {frame_index!r} is no position; give an integer"
             ) from error
         if not 0 <= position < len(self):
-            raise FrameNotFoundError(
-                f"{self.filename}: there is no position {position}; "
-                f"the recording has positions 0 .. {len(self) - 1}"
+            raise self._not_found(
+                f"there is no position {position}",
+                f"the recording has positions 0 .. {len(self) - 1}",
             )
         return position
+
+    def _not_found(self, what: str, hint: str) -> FrameNotFoundError:
+        if why := self._parts.left_out():
+            hint = f"it may be in a chunk that is left out: {why}"
+        elif not len(self):
+            hint = "the recording has no frames"
+        return FrameNotFoundError(f"{self.filename}: {what}; {hint}")
 
     def _image_at(self, position: int) -> tuple[NDArray[Any], FrameMetadata]:
         image = self._source.read(np.array([position], np.int64))[0]
@@ -391,12 +396,10 @@ class ImgStore(Described):
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
 
-        Every file is looked into, in some milliseconds for one of video.
+        Every file is looked into, in some milliseconds for one of video, by one small read for a chunk
+        of the Zarr layout. Damage within pixels shows when they are read.
         """
-        problems = self._parts.problems
-        if isinstance(self._layout, Inspects):
-            problems += self._layout.inspect(self._location, self.index)
-        return make_report(self.info, self.index, problems)
+        return inspected_report(self._layout, self._location, self._parts)
 
     def reindex(self) -> None:
         """Number the frames before the one with number 0 as -n .. -1, in storage too.

@@ -487,3 +487,39 @@ def test_a_writer_used_after_close(tmp_path: Path) -> None:
     writer.close()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert len(writer) == 1
+
+
+@pytest.mark.parametrize("format", ["mjpeg/avi", "png/dir", "raw/zarr"])
+def test_a_file_inside_a_recording(tmp_path: Path, format: str) -> None:
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, format, (16, 16, 3), chunksize=2) as writer:
+        for i in range(3):
+            writer.add_image(np.zeros((16, 16, 3), np.uint8), i, float(i))
+    files = [path for path in root.rglob("*") if path.is_file()]
+    files = [path for path in files if path.name not in ("metadata.yaml", "zarr.json")]
+    assert len(files) > 3
+    for path in [*files, *root.glob("00000?")]:
+        with pytest.raises(
+            RecordingNotFoundError, match=f"lies in the recording {root}: open that"
+        ):
+            imgstore_zarr.open(path)
+
+
+def test_a_video_by_itself(tmp_path: Path) -> None:
+    video = tmp_path / "mouse.MP4"
+    video.write_bytes(b"frames")
+    with pytest.raises(RecordingNotFoundError, match=r"a video by itself .*insert_chunk"):
+        imgstore_zarr.open(video)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RecordingNotFoundError, match="a recording is a directory"):
+        imgstore_zarr.open(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("format", ["mjpeg/avi", "png/dir"])
+def test_chunks_without_metadata(tmp_path: Path, format: str) -> None:
+    with imgstore_zarr.create(tmp_path / "r", format, (16, 16)) as writer:
+        writer.add_image(np.zeros((16, 16), np.uint8), 0, 0.0)
+    (tmp_path / "r" / "metadata.yaml").unlink()
+    for call in (imgstore_zarr.open, imgstore_zarr.repair):
+        with pytest.raises(RecordingNotFoundError, match=r"has chunks \(000000.* but no metadata"):
+            call(tmp_path / "r")

@@ -173,6 +173,31 @@ def test_info_json_of_an_empty_recording_has_no_nan(tmp_path: Path) -> None:
     assert cli("info", "empty", cwd=tmp_path).returncode == 0
 
 
+def test_info_marks_a_date_that_is_that_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    with imgstore_zarr.create(path, "npy/dir", (4, 4)) as writer:
+        writer.add_image(np.zeros((4, 4), np.uint8), 0, 0.0)
+        writer.add_image(np.zeros((4, 4), np.uint8), 2, 0.5)
+        writer.add_image(np.zeros((4, 4), np.uint8), 2, 0.5)
+    mark = "when metadata.yaml was last changed"
+    finished = cli("info", path)
+    assert mark not in finished.stdout
+    assert "1 frame missing after number 0" in finished.stdout
+    assert "1 frame number repeated" in finished.stdout
+    assert load(cli("info", path, "--json").stdout)["created_known"] is True
+    file = path / "metadata.yaml"
+    kept = [line for line in file.read_text().splitlines() if "created_utc" not in line]
+    file.write_text("\n".join(kept))
+    os.utime(file, (1.7e9, 1.7e9 + 0.25))
+    assert mark in cli("info", path).stdout
+    document = load(cli("info", path, "--json").stdout)
+    assert document["created_known"] is False
+    assert document["created_utc"] == "2023-11-14T22:13:20.250000+00:00"
+    # The name of the directory can be the date.
+    dated = path.rename(tmp_path / "mouse.20240229_101112")
+    assert mark not in cli("info", dated).stdout
+
+
 def test_info_lists_problems(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "broken"
     with imgstore_zarr.create(path, "avc1/mp4", (32, 48), chunksize=5, fps=25) as writer:
@@ -184,6 +209,9 @@ def test_info_lists_problems(recording: Path, tmp_path: Path) -> None:
     assert "chunk 1 has an index of 5 frames, but no video" in " ".join(
         line.strip("│ ") for line in finished.stdout.splitlines()
     )
+    # Once, though opening logs it.
+    assert finished.stderr == ""
+    assert cli("info", path, "--json").stderr == ""
     assert load(cli("info", path, "--json").stdout)["report"]["ok"] is False
 
 

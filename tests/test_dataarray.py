@@ -241,6 +241,23 @@ def test_blocks_along_no_dimension(chunks: Mapping[str, int]) -> None:
         gray(chunks=chunks)
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    ["foo", 0, -2, 2.5, True, {"frame": "foo"}, {"y": 0}, {"frame": (20, 4)}, {"x": (7, -1)}, b"x"],
+    ids=str,
+)
+def test_blocks_that_cannot_be(chunks: Any) -> None:
+    axis = next(iter(chunks)) if isinstance(chunks, dict) else "frame"
+    with pytest.raises(ValueError, match=f"chunks along {axis} cannot be .*give 'auto', a number"):
+        gray(chunks=chunks)
+
+
+@pytest.mark.parametrize("by", ["foo", "frame", 3])
+def test_a_coordinate_that_cannot_be_looked_up(by: Any) -> None:
+    with pytest.raises(ValueError, match=f"'frame_number', 'frame_time' or None, not {by!r}"):
+        gray(by=by)
+
+
 def test_the_graph_holds_no_frames() -> None:
     images = np.zeros((400, 64, 64), np.uint16)
     index = FrameIndex(np.arange(400), np.arange(400.0), np.arange(0, 400, 8))

@@ -133,7 +133,7 @@ class TestColorJpg(LayoutTests):
 class TestVolumesInNpy(LayoutTests):
     def recording(self, directory: Path) -> Example:
         images = pictures(shape=(*SHAPE, 5), dtype=np.float32)
-        root = recording(directory / "recording", images, format="npy", chunks=(2, 3, 7))
+        root = recording(directory / "recording", images, format="npy", chunks=(2, 3, 4))
         return Example(root, images, NUMBERS, TIMES)
 
 
@@ -210,7 +210,8 @@ def test_numbers_of_chunks(tmp_path: Path) -> None:
     assert store.chunks == [3, 4, 1_000_000]
     assert store.index.frame_number.tolist() == list(NUMBERS)
     np.testing.assert_array_equal(store.frames[...], pictures())
-    assert store.report().ok
+    (problem,) = store.report().problems
+    assert "no files of chunks 5 .. 999999 between chunks 4 and 1000000" in problem.message
 
 
 def test_an_index_of_yaml_and_chunks_of_no_frames(tmp_path: Path) -> None:
@@ -379,6 +380,35 @@ def test_a_damaged_image(tmp_path: Path, damage: Callable[[Path], None]) -> None
     with pytest.raises(CorruptChunkError):
         _ = store.frames[...]
     np.testing.assert_array_equal(store.frames[[5, 7]], images[5:8:2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("png", "uint16"),
+        ("tif", "uint16"),
+        ("tif", "float32"),
+        ("pgm", "uint16"),
+        ("npy", "uint16"),
+        ("npy", "int8"),
+    ],
+)
+def test_an_image_of_another_dtype(
+    tmp_path: Path, kind: str, other: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = pictures()
+    root = recording(tmp_path / "r", images, format=kind)
+    write_image(root / "000001" / f"000002.{kind}", images[6].astype(other))
+    store = imgstore_zarr.open(root)
+    with pytest.raises(
+        CorruptChunkError, match=rf"000002\.{kind} of chunk 1 .*holds {other}.* uint8"
+    ):
+        store.get_image(frame_index=6)
+    np.testing.assert_array_equal(store.frames[[5, 7]], images[5:8:2])
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-damaged", 1)
+    assert f"holds {other}" in problem.message
+    assert capfd.readouterr().err == ""
 
 
 def test_an_image_that_is_missing(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_scattered_pixels_read_the_rectangle_around_them() -> None:
     assert source.reads == [([2], Window(1, 5, 2, 4))]
 
 
+@pytest.mark.parametrize("position", [7, -8, 99, np.int64(99)])
+def test_a_position_beyond_the_end(position: int) -> None:
+    frames = Frames(CountingSource(GRAY))
+    text = rf"index {int(position)} is out of bounds for axis 0 of size 7"
+    for key in (position, (position,), (position, 0, 0)):
+        with pytest.raises(IndexError, match=text):
+            _ = frames[key]
+    with pytest.raises(IndexError, match="is out of bounds for axis 0 of size 7"):
+        _ = frames[[position]]
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -378,12 +378,28 @@ def test_files_of_ffmpeg(tmp_path: Path, suffix: str, pixels: str) -> None:
         pytest.skip("ffmpeg does not write it so")
     data = path.read_bytes()
     for flags, shape in ((cv2.IMREAD_GRAYSCALE, (35, 46)), (cv2.IMREAD_COLOR, (35, 46, 3))):
-        expected = cv2.imread(str(path), flags)
+        expected = cv2.imread(str(path), flags | cv2.IMREAD_ANYDEPTH)
         assert expected is not None
-        same(decode_image(suffix, data, shape, np.dtype(np.uint8)), expected)
+        same(decode_image(suffix, data, shape, expected.dtype), expected)
+        other = np.dtype(np.uint8 if expected.dtype == np.uint16 else np.uint16)
+        with pytest.raises(ValueError, match=f"holds {expected.dtype}, .* says {other}"):
+            decode_image(suffix, data, shape, other)
         for size in range(0, len(data), 97):
             with pytest.raises(ValueError):
-                decode_image(suffix, data[:size], shape, np.dtype(np.uint8))
+                decode_image(suffix, data[:size], shape, expected.dtype)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(kind, dtype) for kind in OPENCV_KINDS for dtype in DTYPES[kind] or ()]
+)
+def test_no_dtype_becomes_another(kind: str, dtype: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """OpenCV would scale 16 bits down to 8, and says on stderr that it cannot do it with floats."""
+    image = picture((12, 17), dtype)
+    data = encode_image(kind, image)
+    for other in {name for names in DTYPES.values() for name in names or ()} - {dtype}:
+        with pytest.raises(ValueError, match=f"it holds {dtype}, metadata.yaml says {other}"):
+            decode_image(kind, data, image.shape, np.dtype(other))
+    assert capfd.readouterr().err == ""
 
 
 # Damage.

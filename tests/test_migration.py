@@ -6,6 +6,7 @@ import ast
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import imgstore_zarr
 from imgstore_zarr import RecordingExistsError
 from tests.conftest import Record
+from tests.reference import Reference
 
 ROOT = Path(__file__).parents[1]
 IMAGES = np.random.default_rng(3).integers(0, 256, (6, 16, 16), np.uint8)
@@ -86,3 +88,52 @@ def test_commands_that_are_not_there_yet() -> None:
     scripts = entry_points(group="console_scripts")
     ours = [s.name for s in scripts if s.dist is not None and s.dist.name == "imgstore-zarr"]
     assert ours == ["imgstore-zarr"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_extra_data_before_the_first_image(tmp_path: Path, format: str) -> None:
+    with imgstore_zarr.create(tmp_path / "r", format, (16, 16)) as writer:
+        writer.add_extra_data(lamp=1)
+        writer.add_image(IMAGES[0], 7, 0.5)
+        writer.add_extra_data(lamp=2)
+    table = imgstore_zarr.open(tmp_path / "r").get_extra_data()
+    assert table is not None
+    assert table["lamp"].tolist() == [1, 2]
+    assert table["frame_index"].tolist() == [-1, 0]
+    np.testing.assert_array_equal(table["frame_number"], [np.nan, 7])
+    np.testing.assert_array_equal(table["frame_time"], [np.nan, 0.5])
+
+
+def test_extra_data_before_the_first_image_are_those_of_imgstore(
+    reference: Reference, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", IMAGES[:1])
+    image = {"image": 0, "frame_number": 7, "frame_time": 0.5}
+    steps: list[Any] = [("add_extra_data", {"lamp": 1}), ("add_image", image)]
+    root, images = tmp_path / "r", tmp_path / "images.npy"
+    reference("record", path=root, format="npy", images=images, steps=steps)
+    table = imgstore_zarr.open(root).get_extra_data()
+    assert table is not None
+    (row,) = table.to_dict("records")
+    assert row["frame_index"] == -1
+    assert np.isnan([row["frame_number"], row["frame_time"]]).all()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_extra_data(record: Record, format: str) -> None:
+    store = imgstore_zarr.open(record(IMAGES, format=format))
+    assert not store.has_extra_data
+    assert store.get_extra_data() is None
+
+
+@pytest.mark.parametrize("format", ["npy/dir", "mjpeg/avi"])
+def test_the_frame_index_of_extra_data_counts_as_written(record: Record, format: str) -> None:
+    root = record(IMAGES, format=format, chunksize=2, extra={i: {"lamp": i} for i in range(6)})
+    (index,) = [*root.glob("000001.npz"), *root.glob("000001/index.npz")]
+    index.unlink()
+    store = imgstore_zarr.open(root)
+    table = store.get_extra_data()
+    assert table is not None
+    last = table.iloc[-1]
+    assert (last["frame_index"], store.frame_count) == (5, 4)
+    assert store.get_image(int(last["frame_number"]))[1][0] == 5

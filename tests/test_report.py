@@ -87,7 +87,7 @@ def test_a_gap_says_where_and_how_long() -> None:
     report = of([10, 11, 15, 16, 14], [0.0, 1.0, 3.5, 4.0, 5.0])
     assert report.gaps == (Gap(2, after=11, before=15, missing=3, seconds=2.5),)
     text = str(report)
-    assert "1 gaps with 3 frames dropped, 0 repeated, 1 going back" in text
+    assert "1 gap with 3 frames dropped, 0 repeated, 1 going back" in text
     assert "gap at position 2: 3 frames after number 11, 2.500 s" in text
 
 
@@ -99,7 +99,7 @@ def test_recordings_without_intervals(count: int) -> None:
     assert math.isnan(report.longest_interval)
     assert report.duration == 0
     assert report.chunk_count == count
-    assert f"{count} frames in {count} chunks" in str(report)
+    assert ("1 frame in 1 chunk," if count else "0 frames in 0 chunks,") in str(report)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_problems_are_told() -> None:
 def test_a_report_as_text() -> None:
     lines = str(of([0, 1, 2, 3])).splitlines()
     assert lines[0] == "/data/arena: zstd/zarr (zarr layout)"
-    assert "4 frames in 1 chunks, 0.750 s, 4.00 frames/s" in lines[1]
+    assert "4 frames in 1 chunk, 0.750 s, 4.00 frames/s" in lines[1]
     assert "interval 250.000 ms, jitter 0.000 ms, longest 250.000 ms" in lines[2]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore
 
+import imgstore_zarr
 from imgstore_zarr import Location, UnsupportedFormatError, locate
-from imgstore_zarr.storage import Directory, FileBlob, ZarrStore
+from imgstore_zarr.storage import Directory, FileBlob, ZarrStore, access_error
 
 Make = Callable[[Path], Location]
 
@@ -332,3 +334,38 @@ def test_locate_refuses_what_is_no_location(place: object) -> None:
 def test_locate_refuses_an_empty_path(place: object) -> None:
     with pytest.raises(UnsupportedFormatError, match="empty"):
         locate(place)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "advice"),
+    [
+        (errno.EACCES, "was refused", "permissions"),
+        (errno.EPERM, "was refused", "permissions"),
+        (errno.EROFS, "failed", "read-only"),
+        (errno.EEXIST, "failed", "something else is there: choose another place"),
+        (errno.ENOTDIR, "failed", "something else is there: choose another place"),
+        (errno.EISDIR, "failed", "something else is there: choose another place"),
+        (errno.ENOENT, "failed", "still there"),
+        (errno.ENOSPC, "failed", "make room"),
+        (errno.EIO, "failed", "check the storage"),
+    ],
+)
+def test_the_advice_fits_the_error(tmp_path: Path, code: int, text: str, advice: str) -> None:
+    error = access_error(Directory(tmp_path), "writing", OSError(code, os.strerror(code)))
+    assert f"{tmp_path}: writing {text} ({os.strerror(code)}); " in str(error)
+    assert advice in str(error)
+    assert ("permissions" in str(error)) == (code in (errno.EACCES, errno.EPERM))
+
+
+def test_a_refusal_without_a_code_is_one_of_permissions(tmp_path: Path) -> None:
+    error = access_error(Directory(tmp_path), "writing", PermissionError("not yours"))
+    assert "was refused (not yours); check the permissions" in str(error)
+
+
+@pytest.mark.parametrize("format", ["raw/zarr", "mjpeg/avi", "png/dir"])
+def test_a_recording_where_a_file_is(tmp_path: Path, format: str) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(imgstore_zarr.RecordingAccessError, match="something else is there"):
+            imgstore_zarr.create(place, format, (16, 16))
+    assert (tmp_path / "file").read_bytes() == b""

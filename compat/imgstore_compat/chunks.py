@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -52,6 +53,34 @@ def read_chunks(location: Location, stems: Stems, stored: Stored) -> Chunks:
     return Chunks(_frame_index(columns), problems)
 
 
+def holes(location: Location, numbers: Collection[int]) -> tuple[Problem, ...]:
+    """Return a problem for each run of chunks that have no files between those that have.
+
+    Numbers may start above 0.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    numbers
+        The chunks that have files or frames.
+    """
+    return tuple(
+        Problem("chunk-missing", _hole(location, before, after), before + 1)
+        for before, after in itertools.pairwise(sorted(numbers))
+        if after - before > 1
+    )
+
+
+def _hole(location: Location, before: int, after: int) -> str:
+    one = after - before == 2
+    which = f"chunk {before + 1}" if one else f"chunks {before + 1} .. {after - 1}"
+    return (
+        f"{location.name}: no files of {which} between chunks {before} and {after}; restore them from "
+        "a backup, if there were any"
+    )
+
+
 def find_position(
     location: Location, stems: Stems, stored: Stored, position: int
 ) -> tuple[int, int] | None:
@@ -89,7 +118,7 @@ def _read_chunk(
     if journal is None:
         what = (
             f"{name}: chunk {number} has no index ({stem}.npz), so its frames have no numbers and "
-            "are left out"
+            f"are left out; restore {stem}.npz from a backup"
         )
         return None, Problem("chunk-without-index", what, number)
     count = min(len(journal[0]), stored(number))

@@ -65,8 +65,7 @@ def info(
     """Say what a recording holds, and how it went.
 
     Reads metadata and index, and looks into every file, but decodes no pixels. Gaps, drops, missing and
-    damaged chunks are listed; they do not change
-    the exit code.
+    damaged chunks are listed; they do not change the exit code.
     """
     from imgstore_zarr.cli.info import print_info
 

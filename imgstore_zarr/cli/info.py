@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import logging
 import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +25,15 @@ from imgstore_zarr.cli.console import (
     seconds_text,
     size_on_disk,
 )
-from imgstore_zarr.report import Report
+from imgstore_zarr.report import Report, counted
 from imgstore_zarr.store import ImgStore
 
 
 def print_info(recording: str, *, as_json: bool) -> None:
     """Print what a recording holds, as a table or as one JSON document."""
     location = imgstore_zarr.locate(recording)
+    # The problems that opening logs are in the report.
+    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
     with imgstore_zarr.open(location) as store:
         size = size_on_disk(location)
         if as_json:
@@ -48,6 +53,7 @@ def _document(store: ImgStore, size: int | None) -> dict[str, Any]:
         "lossless": store.lossless,
         "uuid": store.uuid,
         "created_utc": created.isoformat(),
+        "created_known": _created_known(store),
         "created_local": created.astimezone(zone).isoformat(),
         "timezone_local": str(zone),
         "frame_count": store.frame_count,
@@ -65,6 +71,15 @@ def _document(store: ImgStore, size: int | None) -> dict[str, Any]:
         "user_metadata": store.user_metadata,
         "report": store.report().to_dict(),
     }
+
+
+def _created_known(store: ImgStore) -> bool:
+    """Whether the recording has a date; else the time of its file stands for that."""
+    try:
+        changed = Path(store.full_path).stat().st_mtime
+    except OSError:  # in no directory
+        changed = 0.0
+    return store.info.created != dt.datetime.fromtimestamp(changed, dt.UTC)
 
 
 def plain(value: Any) -> Any:
@@ -109,6 +124,8 @@ def _table(store: ImgStore, size: int | None) -> Table:
         if store.frame_count:
             rows["size on disk"] += f" ({size / raw:.1%} of {bytes_text(raw)} uncompressed)"
     rows["created"] = moment_text(created, zone)
+    if not _created_known(store):
+        rows["created"] += ", when metadata.yaml was last changed: the recording has no date"
     rows["uuid"] = store.uuid or "none"
     rows["extra data"] = (
         limited(store.find_extra_data_files(), 3) if store.has_extra_data else "none"
@@ -139,15 +156,15 @@ def _interval(report: Report) -> str:
 
 def _gaps(report: Report) -> str:
     lines = [
-        f"{gap.missing} frames missing after number {gap.after} ({gap.seconds:.3f} s)"
+        f"{counted(gap.missing, 'frame')} missing after number {gap.after} ({gap.seconds:.3f} s)"
         for gap in report.gaps
     ]
-    odd = {
-        "frame numbers repeated": report.repeated,
-        "frame numbers going back": report.backward,
-        "frame times going back": report.backward_times,
-    }
-    lines += [f"{count} {what}" for what, count in odd.items() if count]
+    odd = (
+        (report.repeated, "frame number", "repeated"),
+        (report.backward, "frame number", "going back"),
+        (report.backward_times, "frame time", "going back"),
+    )
+    lines += [f"{counted(count, noun)} {what}" for count, noun, what in odd if count]
     return limited(lines) or "none"
 
 

@@ -20,6 +20,7 @@ from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.native.columns import read_column
 from imgstore_zarr.native.extra_columns import Record, read_extra
+from imgstore_zarr.native.inspection import inspect_shards
 from imgstore_zarr.native.metadata import (
     COLUMNS,
     GROUP_KEY,
@@ -164,6 +165,10 @@ class ZarrLayout:
         finally:
             frames.close()
         return recording.info.conversion.without_decoding().apply(image)
+
+    def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
+        """Look at every shard of the committed frames; see `Inspects`."""
+        return inspect_shards(location, _read_recording(location).geometry, len(index))
 
     def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
         """Begin a recording; see `Layout.create`."""

@@ -186,7 +186,7 @@ class ZarrFrames:
     ) -> list[Bytes]:
         """Read inner chunks: in one read where they follow each other, else one by one."""
         # A damaged index cannot make this allocate more than the data could need.
-        limit = self._geometry.inner_bytes + self._geometry.inner_bytes // 8 + 4096
+        limit = self._geometry.encoded_limit
         if bool(np.any(entries[:, 1] > limit)):
             bad = int(np.flatnonzero(entries[:, 1] > limit)[0])
             raise self._corrupt(chunk, position + bad * frames, f"it takes {entries[bad, 1]} bytes")

@@ -98,6 +98,11 @@ class ShardGeometry:
         return prod(self.inner_shape) * self.dtype.itemsize
 
     @property
+    def encoded_limit(self) -> int:
+        """Bytes that an encoded inner chunk may take: more only a damaged index says."""
+        return self.inner_bytes + self.inner_bytes // 8 + 4096
+
+    @property
     def group_frames(self) -> int:
         """Frames that share inner chunks."""
         return self.inner_shape[0]

@@ -43,8 +43,7 @@ def read_image(location: Location, key: str, kind: str, out: NDArray[Any]) -> No
         raise access_error(location, f"reading {key}", error) from error
     except (OSError, ValueError) as error:
         raise CorruptChunkError(
-            f"{where} cannot be read as {out.dtype} {out.shape}, which metadata.yaml says: {error}; "
-            f"restore {key} from a backup"
+            f"{where} cannot be read as {out.dtype} {out.shape}: {error}; restore {key} from a backup"
         ) from error
 
 

@@ -107,7 +107,7 @@ def decode_image(
         The whole file.
     shape, dtype
         What it must hold. Images of OpenCV's kinds are made gray or colour as the shape asks for, as
-        in imgstore.
+        in imgstore; their dtype is never changed.
 
     Returns
     -------
@@ -125,10 +125,13 @@ def decode_image(
         return _from_npy(data, shape, dtype)
     import cv2
 
-    size = check_image_file(data)
+    size, stored = check_image_file(data)
     # The orientation in a file may turn the image; nothing larger than expected is decoded.
     if sorted(size) != sorted(shape[:2]):
-        raise ValueError(f"it holds an image of {size}")
+        raise ValueError(f"it holds an image of {size}, metadata.yaml says {shape}")
+    # Before decoding, since OpenCV makes 8 bits of all others, or complains on stderr.
+    if stored != dtype.name:
+        raise ValueError(f"it holds {stored}, metadata.yaml says {dtype}")
     flags = cv2.IMREAD_COLOR if is_color(shape) else cv2.IMREAD_GRAYSCALE
     if dtype != np.uint8:
         flags |= cv2.IMREAD_ANYDEPTH
@@ -195,4 +198,4 @@ def _check_is(
     dtype: np.dtype[Any],
 ) -> None:
     if found != shape or found_dtype.newbyteorder("=") != dtype:
-        raise ValueError(f"it holds {found_dtype} {found}")
+        raise ValueError(f"it holds {found_dtype} {found}, the recording {dtype} {shape}")

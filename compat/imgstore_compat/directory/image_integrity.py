@@ -6,14 +6,18 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-Size = tuple[int, int]
-"""(y, x)"""
+from typing import Any, NamedTuple
 
 
-def check_image_file(data: bytes) -> Size:
-    """Return the size of the image in a PNG, JPEG, BMP, TIFF or PNM file that is whole.
+class ImageHeader(NamedTuple):
+    """What a file says of its image: (y, x), and the name of the dtype that OpenCV has for it."""
+
+    size: tuple[int, int]
+    dtype: str
+
+
+def check_image_file(data: bytes) -> ImageHeader:
+    """Return what a PNG, JPEG, BMP, TIFF or PNM file that is whole says of its image.
 
     Raises
     ------
@@ -29,24 +33,29 @@ def check_image_file(data: bytes) -> Size:
     raise ValueError("it is no image file")
 
 
-def _png(data: bytes) -> Size:
+def _unsigned(bits: int) -> str:
+    """The dtype into which samples of so many bits are unpacked."""
+    return next((f"uint{most}" for most in (8, 16, 32) if bits <= most), "uint64")
+
+
+def _png(data: bytes) -> ImageHeader:
     # https://www.w3.org/TR/png-3/#5Chunk-layout
     view = memoryview(data)
-    at, size = 8, None
+    at, header = 8, None
     while True:
         length, kind = struct.unpack_from(">I4s", data, at)
         (stored,) = struct.unpack_from(">I", data, at + 8 + length)
         if zlib.crc32(view[at + 4 : at + 8 + length]) != stored:
             raise ValueError(f"the checksum of its part {kind!r} at byte {at} is wrong")
         if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, at + 8)
-            size = height, width
+            width, height, bits = struct.unpack_from(">IIB", data, at + 8)
+            header = ImageHeader((height, width), _unsigned(bits))
         if kind == b"IEND":
             break
         at += 12 + length
-    if size is None:
+    if header is None:
         raise ValueError("it has no header")
-    return size
+    return header
 
 
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -54,10 +63,10 @@ _SOI_EOI_TEM = b"\xd8\xd9\x01"
 _NO_FRAME = b"\xc4\xc8\xcc"
 
 
-def _jpeg(data: bytes) -> Size:
+def _jpeg(data: bytes) -> ImageHeader:
     # ITU-T T.81, annex B: segments that say how long they are, and compressed data up to the next
     # marker.
-    at, size, scanned = 2, None, False
+    at, header, scanned = 2, None, False
     while True:
         marker = _JPEG_MARKER.search(data, at) if scanned else _JPEG_MARKER.match(data, at)
         if marker is None:
@@ -68,17 +77,17 @@ def _jpeg(data: bytes) -> Size:
         if code in _SOI_EOI_TEM:
             continue
         (length,) = struct.unpack_from(">H", data, at)
-        if b"\xc0" <= code <= b"\xcf" and code not in _NO_FRAME and size is None:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            size = height, width
+        if b"\xc0" <= code <= b"\xcf" and code not in _NO_FRAME and header is None:
+            bits, height, width = struct.unpack_from(">BHH", data, at + 2)
+            header = ImageHeader((height, width), _unsigned(bits))
         scanned = code == b"\xda" or scanned
         at += length
-    if size is None or not scanned:
+    if header is None or not scanned:
         raise ValueError("it holds no image")
-    return size
+    return header
 
 
-def _bmp(data: bytes) -> Size:
+def _bmp(data: bytes) -> ImageHeader:
     # https://learn.microsoft.com/windows/win32/gdi/bitmap-storage
     file_size, offset, header_size = struct.unpack_from("<2xI4xII", data)
     if header_size == 12:
@@ -91,14 +100,14 @@ def _bmp(data: bytes) -> Size:
     # Rows that are not compressed say themselves how many bytes they take.
     if (offset + rows if compression in (0, 3) else file_size) > len(data):
         raise ValueError("it is truncated")
-    return height, width
+    return ImageHeader((height, width), "uint8")
 
 
 # Kind, width, height and largest value; white space and comments lie between.
 _PNM = re.compile(rb"P([56])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,10})" + rb"\s")
 
 
-def _pnm(data: bytes) -> Size:
+def _pnm(data: bytes) -> ImageHeader:
     # https://netpbm.sourceforge.net/doc/pnm.html
     header = _PNM.match(data)
     if header is None:
@@ -108,16 +117,17 @@ def _pnm(data: bytes) -> Size:
     needed = header.end() + height * width * channels * (2 if most > 255 else 1)
     if len(data) != needed:
         raise ValueError(f"it has {len(data)} bytes where {needed} are needed")
-    return height, width
+    return ImageHeader((height, width), "uint16" if most > 255 else "uint8")
 
 
 _TIFF_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-_WIDTH, _HEIGHT = 256, 257
+_WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT = 256, 257, 258, 339
+_TIFF_KINDS = {2: "int", 3: "float"}
 # Where strips and tiles begin, and how long they are.
 _PARTS = ((273, 279), (324, 325))
 
 
-def _tiff(data: bytes) -> Size:
+def _tiff(data: bytes) -> ImageHeader:
     # TIFF 6.0, section 2; of several images, the first counts.
     fields = dict(_tiff_fields(data, "<" if data.startswith(b"I") else ">"))
     parts = [(start, length) for start, length in _PARTS if start in fields and length in fields]
@@ -129,7 +139,11 @@ def _tiff(data: bytes) -> Size:
     for start, length in zip(starts, lengths, strict=True):
         if not length or start + length > len(data):
             raise ValueError("it is truncated")
-    return fields[_HEIGHT][0], fields[_WIDTH][0]
+    bits = max(fields.get(_BITS, (1,)), default=1)
+    # Where a file does not say, OpenCV takes 32 bits and more for floats.
+    (kind, *_) = (*fields.get(_SAMPLE_FORMAT, ()), 3 if bits > 16 else 1)
+    size = fields[_HEIGHT][0], fields[_WIDTH][0]
+    return ImageHeader(size, _unsigned(bits).replace("uint", _TIFF_KINDS.get(kind, "uint")))
 
 
 def _tiff_fields(data: bytes, order: str) -> Iterator[tuple[int, Sequence[int]]]:
@@ -156,7 +170,7 @@ def _tiff_fields(data: bytes, order: str) -> Iterator[tuple[int, Sequence[int]]]
         yield tag, values.unpack_from(data, start)
 
 
-_CHECKS: dict[bytes, Callable[[bytes], Size]] = {
+_CHECKS: dict[bytes, Callable[[bytes], ImageHeader]] = {
     b"\x89PNG\r\n\x1a\n": _png,
     b"\xff\xd8": _jpeg,
     b"BM": _bmp,

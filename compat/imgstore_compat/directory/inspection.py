@@ -36,7 +36,8 @@ def _inspect_chunk(location: Directory, info: RecordingInfo, chunk: ChunkSpan) -
     usual = (location.root / folder / names[0]).stat().st_size
     bad = []
     for key in keys:
-        if key != keys[0] and looks_whole(location.root / key, info.stored_shape, usual):
+        path = location.root / key
+        if key != keys[0] and looks_whole(path, info.stored_shape, info.imgdtype, usual):
             continue
         try:
             read_image(location, key, info.format, image)

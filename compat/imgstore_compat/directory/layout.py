@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
-from imgstore_compat.chunks import find_position, read_chunks, read_journal
+from imgstore_compat.chunks import find_position, holes, read_chunks, read_journal
 from imgstore_compat.directory.frames import DirectoryFrames, image_key, is_chunk_folder, read_image
 from imgstore_compat.directory.image_files import DTYPES, check_image, is_lossless, npy_dtype
 from imgstore_compat.directory.inspection import inspect_images
@@ -67,7 +67,10 @@ class DirectoryLayout:
                 if problem.kind != "chunk-without-index" or images.names(problem.chunk)
             )
             index = chunks.index
+            blank = {problem.chunk for problem in chunks.problems} - {p.chunk for p in problems}
+            numbers = [number for number in numbers if number not in blank]
         there = {*numbers}
+        problems += holes(location, there.union(index.chunk_numbers.tolist()))
         problems += tuple(
             Problem(
                 "chunk-missing",

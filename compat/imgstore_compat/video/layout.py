@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imgstore_compat.chunk_index import SUFFIXES
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
-from imgstore_compat.chunks import find_position, read_chunks
+from imgstore_compat.chunks import find_position, holes, read_chunks
 from imgstore_compat.extra_files import ExtraFiles
 from imgstore_compat.metadata import (
     DIRECTORY_CLASS,
@@ -70,6 +70,7 @@ class VideoLayout:
         if index is None:
             chunks = read_chunks(directory, files.stems, files.stored)
             index, problems = chunks.index, chunks.problems
+        problems += holes(location, {*files.stems, *index.chunk_numbers.tolist()})
         problems += tuple(
             Problem(
                 "chunk-missing",
