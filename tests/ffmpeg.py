@@ -92,6 +92,8 @@ def frames(path: Path) -> Iterator[Images]:
         first = next(file.decode(stream))
     pixel_format = first.format.name
     sizes = [(p.height, _bytes_in_row(first, i)) for i, p in enumerate(first.planes)]
+    if first.planes[0].line_size < 0:  # its last row comes first
+        first = av.VideoFrame(first.width, first.height, pixel_format)
     reformatter = VideoReformatter()
     command = _command(path, "-f", "rawvideo", "-pix_fmt", pixel_format)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -25,7 +25,7 @@ from imgstore_zarr import (
     RecordingAccessError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile
+from imgstore_zarr.video import EncoderOptions, VideoEncoder, VideoFile, frame_images
 from imgstore_zarr.video.decoder_pool import LANES
 from tests.videos import (
     FRAMES,
@@ -115,6 +115,53 @@ def test_gray_is_what_opencv_makes_of_bgr(file: tuple[Kind, Path, Images]) -> No
     gray = VideoFile(path, color=False).frames[::9]
     for image, bgr in zip(gray, expected[::9], strict=True):
         np.testing.assert_array_equal(image, cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY))
+
+
+def test_gray_is_converted_only_where_there_is_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gray = encode(tmp_path / "gray.mp4", scene(FRAMES), PLAIN)
+    colour = tmp_path / "colour.mp4"
+    encoder = VideoEncoder(colour, "libx264", (96, 128, 3), EncoderOptions())
+    for image in scene(5):
+        encoder.write(np.dstack([image, image // 2, image // 3]))
+    encoder.close()
+    expected = [cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY) for bgr in opencv_frames(gray)]
+    video = VideoFile(gray, color=False)
+    # The first frame of its kind derives the table.
+    np.testing.assert_array_equal(video.frames[0], expected[0])
+    converted = []
+    bgr_of = frame_images._bgr
+
+    def counting(reformatter: object, frame: av.VideoFrame) -> Images:
+        converted.append(frame.pts)
+        return bgr_of(reformatter, frame)
+
+    monkeypatch.setattr(frame_images, "_bgr", counting)
+    np.testing.assert_array_equal(video.frames[...], expected)
+    assert converted == []
+    np.testing.assert_array_equal(
+        VideoFile(colour, color=False).frames[...],
+        [cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY) for bgr in opencv_frames(colour)],
+    )
+    assert len(converted) == 5
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray"])
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+@pytest.mark.parametrize("size", [(128, 96), (130, 97), (17, 5)])
+def test_the_gray_of_each_luma(pixel_format: str, color_range: int, size: tuple[int, int]) -> None:
+    width, height = size
+    rng = np.random.default_rng(width + color_range)
+    frame = av.VideoFrame(width, height, pixel_format)
+    frame.color_range = color_range
+    for i, plane in enumerate(frame.planes):
+        memory = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        memory[: plane.height] = 128 if i else rng.integers(0, 256, memory[: plane.height].shape)
+    bgr = frame.reformat(format="bgr24", interpolation="BICUBIC", threads=1).to_ndarray()
+    image = np.empty((height, width), np.uint8)
+    frame_images.FrameImages(color=False).write(frame, (slice(None), slice(None)), image)
+    np.testing.assert_array_equal(image, cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY))
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg command is not installed")
@@ -542,3 +589,18 @@ def test_a_damaged_video_made_by_others(shared_data: Path) -> None:
     for position in range(29, 50):
         with pytest.raises(CorruptChunkError, match=f"position {position} "):
             video.frames[position]
+
+
+def test_raw_video_from_the_bottom_up(tmp_path: Path) -> None:
+    # Bitmaps in AVI begin with their last row (a positive height in BITMAPINFOHEADER).
+    images = scene(4)
+    path = tmp_path / "raw.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("rawvideo", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = images.shape[1:]
+        stream.pix_fmt = "bgr24"
+        for image in images:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.dstack([image] * 3), "bgr24")))
+        file.mux(stream.encode(None))
+    np.testing.assert_array_equal(VideoFile(path, color=False).frames[...], images)

@@ -32,7 +32,7 @@ def encode(scene: str, path: str, count: int, gop: int, b_frames: int) -> None:
     frames = load_scene(scene)
     video = Path(path).with_name("made.mp4")
     with av.open(str(video), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAME_RATE)
+        stream = container.add_stream("libx264", rate=int(FRAME_RATE))
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = gop

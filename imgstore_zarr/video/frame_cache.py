@@ -30,6 +30,11 @@ class FrameCache:
         self._frames: OrderedDict[tuple[int, int], tuple[VideoFrame, int]] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def used(self) -> int:
+        """How much memory the frames take, in bytes."""
+        return self._bytes
+
     def get(self, owner: int, position: int) -> VideoFrame | None:
         """Return the frame of a decoder at a position, if it is there."""
         with self._lock:

@@ -67,7 +67,7 @@ class FrameImages:
         kind = _Kind(
             frame.format.name, frame.width, frame.height, frame.colorspace, frame.color_range
         )
-        if kind.format not in _PLANAR or not _is_neutral(frame):
+        if kind.format not in _PLANAR or not _is_top_down(frame) or not _is_neutral(frame):
             return None
         return gray_table(kind)
 
@@ -106,6 +106,11 @@ def gray_table(kind: _Kind) -> NDArray[np.uint8] | None:
         if not np.array_equal(table[luma], gray):
             return None
     return table
+
+
+def _is_top_down(frame: VideoFrame) -> bool:
+    """Whether the first row comes first in memory; raw video may have it last."""
+    return all(plane.line_size > 0 for plane in frame.planes)
 
 
 def _is_neutral(frame: VideoFrame) -> bool:

@@ -1,0 +1,96 @@
+"""A recording of a week has 1,512 chunks: what reading it holds open, and holds in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imgstore_compat.video.frames import OPEN_FILES
+
+import imgstore_zarr
+from imgstore_zarr.video import decoder
+from imgstore_zarr.video.decoder_pool import LANES
+from imgstore_zarr.video.frame_cache import CACHE_BYTES
+from tests.videos import barcode, read_barcode
+
+CHUNKS, CHUNKSIZE, SHAPE = 1512, 8, (32, 256)
+THREADS = 4
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("week") / "recording"
+    with imgstore_zarr.create(path, "avc1/mp4", SHAPE, chunksize=CHUNKSIZE, gop=4) as writer:
+        for number in range(CHUNKSIZE):
+            writer.add_image(barcode(number, SHAPE), number, number / 25)
+    for chunk in range(1, CHUNKS):
+        os.link(path / "000000.mp4", path / f"{chunk:06d}.mp4")
+        numbers = np.arange(chunk * CHUNKSIZE, (chunk + 1) * CHUNKSIZE)
+        np.savez(path / f"{chunk:06d}.npz", frame_number=numbers, frame_time=numbers / 25)
+    return path
+
+
+def open_files(below: Path) -> int:
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += str(descriptor.readlink()).startswith(str(below))
+    return count
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_one_reader(week: Path) -> None:
+    store = imgstore_zarr.open(week)
+    files, memory = [], []
+    for chunk in range(CHUNKS):
+        position = chunk * CHUNKSIZE + chunk % CHUNKSIZE
+        image, (number, _) = store.get_image(frame_index=position)
+        assert (number, read_barcode(image)) == (position, chunk % CHUNKSIZE)
+        if chunk % 50 == 0:
+            files.append(open_files(week))
+            memory.append(resident())
+    assert max(files) <= OPEN_FILES + LANES
+    living = [one for one in decoder._living if one._path.startswith(str(week))]
+    assert len(living) <= OPEN_FILES + LANES
+    assert decoder._cache.used <= CACHE_BYTES
+    # After some chunks nothing is added any more.
+    assert max(memory) - memory[6] < 16 * 2**20
+    store.close()
+    assert open_files(week) == 0
+
+
+def test_several_readers(week: Path) -> None:
+    store = imgstore_zarr.open(week)
+    rng = random.Random(8)
+    runs = [rng.randrange(CHUNKS * CHUNKSIZE - 12) for _ in range(80)]
+    most = []
+
+    def read(start: int) -> list[tuple[int, int]]:
+        wrong = []
+        for position in range(start, start + 12):
+            shown = read_barcode(store.frames[position])
+            if shown != position % CHUNKSIZE:
+                wrong.append((position, shown))
+        most.append(open_files(week))
+        return wrong
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert [wrong for wrong in pool.map(read, runs) if wrong] == []
+    assert max(most) <= OPEN_FILES + LANES + THREADS * (1 + LANES)
+    assert open_files(week) <= OPEN_FILES + LANES
+    batch = store.frames[rng.sample(range(CHUNKS * CHUNKSIZE), 40)]
+    assert batch.shape == (40, *SHAPE)
+    assert open_files(week) <= OPEN_FILES + LANES
+    store.close()
+    assert open_files(week) == 0
