@@ -604,3 +604,28 @@ def test_raw_video_from_the_bottom_up(tmp_path: Path) -> None:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(np.dstack([image] * 3), "bgr24")))
         file.mux(stream.encode(None))
     np.testing.assert_array_equal(VideoFile(path, color=False).frames[...], images)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"), [((64, 128), "64 x 128"), ((96, 128, 3), "yuvj420p 96 x 128")]
+)
+def test_a_file_whose_images_change(tmp_path: Path, other: tuple[int, ...], said: str) -> None:
+    path = tmp_path / "video.mjpeg"
+    same, changed = scene(1)[0], np.full(other, 77, np.uint8)
+    path.write_bytes(
+        b"".join(
+            cv2.imencode(".jpg", image)[1].tobytes()
+            for image in [same, same, same, changed, changed, same]
+        )
+    )
+    video = VideoFile(path, color=False)
+    assert len(video) == 6
+    first = video.frames[0]
+    for position in (5, 1, 2):
+        np.testing.assert_array_equal(video.frames[position], first)
+    for position in (4, 3):
+        with pytest.raises(CorruptChunkError, match=f"position {position} is .*{said}, those"):
+            video.frames[position]
+    with pytest.raises(CorruptChunkError, match="position 3 is"):
+        video.frames[:]
+    video.close()

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from imgstore_zarr import CorruptChunkError
-from imgstore_zarr.video import VideoFile
+from imgstore_zarr.video import PacketTable, VideoFile
+from imgstore_zarr.video.container import open_container
+from imgstore_zarr.video.packet_reading import demuxed_table, listed_table
 from tests import ffmpeg
 from tests.ffmpeg import Made
 from tests.videos import Images, decode_in_sequence, read_barcode, scene
@@ -152,6 +154,48 @@ def test_frames_are_where_their_barcode_says(made: tuple[Made, Path, Images]) ->
     assert [read_barcode(image) for image in wide] == list(range(0, made_so.count, 7))
 
 
+def _tables(path: Path) -> tuple[PacketTable | None, PacketTable]:
+    container, stream = open_container(str(path), path.name)
+    with container:
+        listed = listed_table(path, container, stream)
+    container, stream = open_container(str(path), path.name)
+    with container:
+        return listed, demuxed_table(path, container, stream)
+
+
+def _agree(listed: PacketTable, demuxed: PacketTable) -> None:
+    for name in ("pts", "dts", "pos", "size", "shown", "corrupt", "entries", "rank_of_position"):
+        np.testing.assert_array_equal(getattr(listed, name), getattr(demuxed, name), name)
+
+
+def test_what_an_mp4_lists_is_what_is_in_it(made: tuple[Made, Path, Images]) -> None:
+    made_so, path, _ = made
+    listed, demuxed = _tables(path)
+    lists = made_so.suffix in (".mp4", ".mov") and made_so.name not in (
+        "h264-fragmented",
+        "hevc-open-gop",
+    )
+    assert (listed is not None) == lists
+    if listed is not None:
+        _agree(listed, demuxed)
+
+
+def test_an_mp4_is_opened_without_its_media(tmp_path: Path) -> None:
+    made = next(made for made in MADE if made.name == "h264-faststart")
+    path = ffmpeg.make(tmp_path / "video.mp4", scene(made.count, made.shape), made)
+    listed, _ = _tables(path)
+    assert listed is not None
+    data = bytearray(path.read_bytes())
+    # All media behind the first GOP, in which FFmpeg looks for what it must know of the stream.
+    begin = int(listed.pos[12])
+    data[begin:] = bytes(len(data) - begin)
+    path.write_bytes(data)
+    video = VideoFile(path, color=False)
+    assert len(video) == made.count
+    np.testing.assert_array_equal(video.table.pts, listed.pts)
+    video.close()
+
+
 _CUT = [
     "h264-faststart",
     "h264-fragmented",
@@ -259,6 +303,9 @@ def test_flipped_bytes(tmp_path: Path, name: str, seed: int) -> None:
 def test_videos_made_by_others(shared_data: Path, name: str) -> None:
     path = shared_data / name
     expected = [zlib.crc32(image.tobytes()) for image in ffmpeg.frames(path)]
+    listed, demuxed = _tables(path)
+    if listed is not None:
+        _agree(listed, demuxed)
     count = len(expected)
     rng = random.Random(count)
     video = VideoFile(path, color=True)
