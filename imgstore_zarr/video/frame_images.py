@@ -21,9 +21,6 @@ _PLANAR = frozenset(
 )
 _NEUTRAL = 128
 
-# OpenCV looks up fewer pixels than this in one thread.
-_ALONE = 2**18 - 1
-
 
 class _Kind(NamedTuple):
     """All that says how the pixels of a frame become BGR."""
@@ -126,14 +123,11 @@ def _is_neutral(frame: VideoFrame) -> bool:
 def _look_up(table: NDArray[np.uint8], luma: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     import cv2
 
-    # In bands, for which OpenCV wakes no threads of its own: the cores are busy with decoding.
-    band = max(_ALONE // max(luma.shape[1], 1), 1)
-    for top in range(0, len(luma), band):
-        part = out[top : top + band]
+    if luma.size:
         # OpenCV writes into the array itself where it can, and into one of its own elsewhere.
-        result = cv2.LUT(luma[top : top + band], table, dst=part)
-        if result is not part:
-            part[...] = result
+        result = cv2.LUT(luma, table, dst=out)
+        if result is not out:
+            out[...] = result
 
 
 def _bgr(reformatter: Any, frame: VideoFrame) -> NDArray[np.uint8]:
