@@ -466,6 +466,14 @@ def test_extra_data_of_motif(reference: Reference, tmp_path: Path, extra: str) -
     same_recording(root, reference)
 
 
+def test_extra_data_of_no_chunk(reference: Reference, tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    for chunk in (0, 1, 9):
+        records = [{"a": chunk, "frame_index": chunk, "frame_number": chunk}]
+        (root / f"{chunk:06d}.extra.json").write_text(json.dumps(records))
+    same_recording(root, reference)
+
+
 @pytest.mark.parametrize("layout", ["directory", "video"])
 def test_the_index_as_sqlite(
     reference: Reference, tmp_path: Path, directory: Path, layout: str

@@ -565,14 +565,58 @@ def test_extra_data_of_a_writer_that_crashed(tmp_path: Path) -> None:
             assert table is None
 
 
-def test_extra_data_of_a_chunk_without_frames(tmp_path: Path) -> None:
+def test_one_damaged_byte_in_extra_data_is_no_crash(tmp_path: Path) -> None:
+    # Whatever becomes of the byte: all three records are there, or it is said that they are not.
     root = small(tmp_path / "recording")
-    (root / "000001.extra.json").write_text('[{"a": 1, "frame_index": 5}]')
+    records = [{"frame_index": i, "text": f'}}{i}] "\\ ä', "v": [1.5, {"a": i}]} for i in range(3)]
+    data = json.dumps(records).encode()
     store = imgstore_zarr.open(root)
-    assert store.find_extra_data_files() == [str(root / "000001.extra.json")]
+    refused = 0
+    for at in range(data.rindex(b'{"frame_index')):
+        for byte in b'@"{}],x':
+            damaged = data[:at] + bytes([byte]) + data[at + 1 :]
+            (root / "000000.extra.json").write_bytes(damaged)
+            try:
+                table = store.get_extra_data()
+            except CorruptChunkError:
+                refused += 1
+            else:
+                assert table is not None
+                assert len(table) == 3
+    assert refused > 500
+
+
+def test_extra_data_that_end_in_zeros(tmp_path: Path) -> None:
+    # As a file system leaves them that was not told to write before the power was lost.
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_bytes(b'[{"a": 1}, {"a": 2}, {"a": ' + bytes(100))
+    with pytest.warns(UserWarning, match=r"000000\.extra\.json .* 2 whole records"):
+        table = imgstore_zarr.open(root).get_extra_data()
+    assert table is not None
+    assert table["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "null", "7", "[1, 2]", '"a"'])
+def test_extra_data_that_are_no_records(tmp_path: Path, text: str) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(text)
+    with pytest.raises(CorruptChunkError, match=r"000000\.extra\.json .* no (list of )?record"):
+        imgstore_zarr.open(root).get_extra_data()
+
+
+def test_extra_data_of_no_chunk_are_left_out(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text('[{"a": 1, "frame_index": 5}]')
+    for name in ("000009.extra.json", "000001.extra_data.json", "000004.extra_data.h5"):
+        (root / name).write_text('[{"a": 2, "frame_index": 5}]')
+    store = imgstore_zarr.open(root)
+    assert store.find_extra_data_files() == [str(root / "000000.extra.json")]
     table = store.get_extra_data()
     assert table is not None
     assert table["a"].tolist() == [1]
+    problems = store.report().problems
+    assert {p.kind for p in problems} == {"extra-data-without-chunk"}
+    assert {p.chunk for p in problems} == {1, 4, 9}
 
 
 # To xarray

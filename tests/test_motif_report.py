@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import imgstore_zarr
 from imgstore_zarr import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.testing import Example
-from tests.test_motif import motif, write_metadata
+from tests.test_motif import motif, small, write_metadata
 from tests.videos import KINDS, Kind, encode, scene
 
 WEB = Kind("web", "libx264", options={"bf": "0", "g": "12", "movflags": "+faststart"})
@@ -127,6 +128,38 @@ def test_damaged_extra_data(tmp_path: Path, damage: str) -> None:
     assert problem.kind == "extra-data-damaged"
     assert name in problem.message
     assert store.frames[...].shape == (50, 96, 128)
+
+
+EXTRA = json.dumps([{"a": i, "v": [1, [2, 3]], "frame_index": i} for i in range(4)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EXTRA, EXTRA + "\n", "\n " + EXTRA, json.dumps(json.loads(EXTRA), indent=2) + "\r\n", "[]"],
+)
+def test_whole_extra_data(tmp_path: Path, text: str) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(text)
+    assert imgstore_zarr.open(root).report().ok
+
+
+def test_extra_data_that_break_off_anywhere(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    store = imgstore_zarr.open(root)
+    for length in range(len(EXTRA)):
+        (root / "000000.extra.json").write_text(EXTRA[:length])
+        (problem,) = store.report().problems
+        assert (problem.kind, problem.chunk) == ("extra-data-damaged", 0)
+        whole = EXTRA[:length].count("}")
+        assert f"break off, as after a crash; {whole} whole records" in problem.message
+
+
+def test_one_damaged_byte_of_extra_data(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(EXTRA.replace('"v": ', '"v"@ ', 1))
+    (problem,) = imgstore_zarr.open(root).report().problems
+    assert problem.kind == "extra-data-damaged"
+    assert "of chunk 0 are damaged" in problem.message
 
 
 def test_problems_seen_on_opening_are_logged(

@@ -33,7 +33,6 @@ from imgstore_zarr.errors import (
     ChunkMissingError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -65,7 +64,6 @@ class VideoLayout:
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
         videos = _numbers(files.names, (metadata.extension,))
-        numbers = videos | _numbers(files.names, (*SUFFIXES, *EXTRA_DATA_FILE_EXTENSIONS))
         problems: tuple[Problem, ...] = ()
         if index is None:
             chunks = read_chunks(directory, files.stems, files.stored)
@@ -89,8 +87,7 @@ class VideoLayout:
             index.chunk_starts,
             len(index),
         )
-        extra = ExtraFiles(directory, tuple((n, f"{n:06d}") for n in sorted(numbers)))
-        return Parts(info, index, frames, extra, problems)
+        return Parts(info, index, frames, files.extra, problems)
 
     def extract(self, location: Location, position: int) -> NDArray[Any] | None:
         """Return one stored image, BGR; see `ExtractsFrames`."""
@@ -123,8 +120,7 @@ class VideoLayout:
         # Of a chunk that is not finished the index has what is whole in its file.
         chunks = [c for c in index.chunks() if f"{c.number:06d}{JOURNAL}" not in files.names]
         problems = [files.check(chunk) for chunk in chunks]
-        extra = ExtraFiles(directory, tuple(files.stems.items()))
-        return (*filter(None, problems), *extra.problems())
+        return (*filter(None, problems), *files.extra.problems())
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Finish what an interrupted writer left; see `Repairs`."""
@@ -157,6 +153,11 @@ class _Files:
     def stems(self) -> dict[int, str]:
         numbers = _numbers(self.names, (self.extension, *SUFFIXES, JOURNAL))
         return {number: f"{number:06d}" for number in sorted(numbers)}
+
+    @property
+    def extra(self) -> ExtraFiles:
+        # What was added before there is any frame lies beside the first chunk.
+        return ExtraFiles(self.directory, tuple((self.stems or {0: f"{0:06d}"}).items()))
 
     def stored(self, number: int) -> int:
         return whole_frames(self.path(number))
