@@ -139,3 +139,15 @@ def test_not_while_a_writer_is_at_work(tmp_path: Path) -> None:
         store = imgstore_zarr.open(tmp_path / "r")
         with pytest.raises(RecordingLockedError):
             store.reindex()
+
+
+def test_not_while_imgstore_may_be_at_work(tmp_path: Path) -> None:
+    root = recording(tmp_path / "r")
+    (root / ".lock").touch()
+    before = files(root)
+    with pytest.raises(RecordingLockedError, match=r"\.lock of imgstore or Motif.* then remove"):
+        imgstore_zarr.open(root).reindex()
+    assert files(root) == before
+    (root / ".lock").unlink()
+    imgstore_zarr.open(root).reindex()
+    assert imgstore_zarr.open(root).frame_min == -7

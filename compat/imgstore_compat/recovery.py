@@ -11,9 +11,12 @@ from imgstore_compat.chunks import Stems, read_journal
 from imgstore_compat.extra_writer import SUFFIX as EXTRA
 from imgstore_compat.json_records import parse_records
 from imgstore_compat.metadata import LOCK_FILE
+from imgstore_compat.open_recording import lock_recording, refuse_other_writers
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.lock import Lock
 from imgstore_zarr.storage import Directory
+
+# What `parse_records` raises.
+_DAMAGE = (ValueError, TypeError, RecursionError)
 
 
 def repair_chunks(
@@ -38,12 +41,15 @@ def repair_chunks(
     Raises
     ------
     RecordingLockedError
-        A writer is at work.
+        A writer is at work, or one of imgstore or Motif may be.
     """
     journals = {n: stem for n, stem in stems.items() if location.exists(stem + JOURNAL)}
-    if not journals and not location.exists(LOCK_FILE):
-        return ()
-    lock = Lock(location, location.root / LOCK_FILE)
+    if not journals:
+        refuse_other_writers(location)
+        unfinished = (_is_unfinished(location, stem + EXTRA) for stem in stems.values())
+        if not location.exists(LOCK_FILE) and not any(unfinished):
+            return ()
+    lock = lock_recording(location)
     try:
         problems = []
         for number, stem in journals.items():
@@ -84,6 +90,15 @@ def _finish_chunk(
     return problems
 
 
+def _is_unfinished(location: Directory, key: str) -> bool:
+    try:
+        return not parse_records(location.read(key)).complete
+    except FileNotFoundError:
+        return False
+    except _DAMAGE:
+        return True
+
+
 def _close_extra(location: Directory, number: int, key: str) -> list[Problem]:
     """Give a list of records that breaks off its end."""
     try:
@@ -92,7 +107,7 @@ def _close_extra(location: Directory, number: int, key: str) -> list[Problem]:
             location.write(key, json.dumps(records).encode())
     except FileNotFoundError:
         pass
-    except (ValueError, TypeError, RecursionError) as error:
+    except _DAMAGE as error:
         message = (
             f"{location.name}: the extra data {key} of chunk {number} are damaged ({error}); they "
             "stay so"

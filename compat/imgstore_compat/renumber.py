@@ -13,9 +13,9 @@ from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import Stems
 from imgstore_compat.extra_files import read_records
 from imgstore_compat.metadata import LOCK_FILE
+from imgstore_compat.open_recording import lock_recording, refuse_other_writers
 from imgstore_zarr.errors import CorruptChunkError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex, Int64s
-from imgstore_zarr.lock import Lock
 from imgstore_zarr.storage import Directory
 
 BEFORE = "_frame_number_before_reindex"
@@ -33,7 +33,7 @@ def renumber_chunks(
     Raises
     ------
     RecordingLockedError
-        A writer is at work, or was interrupted.
+        A writer is at work, or was interrupted, or one of imgstore or Motif may be.
     CorruptChunkError
         An index or extra data are damaged; then nothing is changed.
     """
@@ -42,8 +42,9 @@ def renumber_chunks(
             f"{location.name}: a writer is at work, or was interrupted; close it, or call "
             "imgstore_zarr.repair(...), and then renumber"
         )
+    refuse_other_writers(location)
     was_locked = location.exists(LOCK_FILE)
-    lock = Lock(location, location.root / LOCK_FILE)
+    lock = lock_recording(location)
     try:
         # All is read before anything is written.
         files: dict[str, bytes] = {}
