@@ -128,6 +128,52 @@ def test_an_existing_recording_is_never_overwritten(tmp_path: Path) -> None:
     assert imgstore_zarr.open(tmp_path / "r").frame_count == len(example)
 
 
+CHUNK_FILES = [
+    "000000.mp4",
+    "000003.mkv",
+    "000003.npz",
+    "000001.yaml",
+    "000000.extra.json",
+    "000002.extra_data.h5",
+    "000000.index.journal",
+]
+
+
+@pytest.mark.parametrize("format", ["avc1/mp4", "mjpeg/avi", "png/dir"])
+@pytest.mark.parametrize("name", CHUNK_FILES)
+def test_files_of_chunks_are_neither_overwritten_nor_taken_in(
+    tmp_path: Path, name: str, format: str
+) -> None:
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(RecordingExistsError, match=f"holds files of chunks .{name}."):
+        imgstore_zarr.create(tmp_path, format, SHAPE)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"somebody's"
+
+
+def test_other_files_may_be_there(tmp_path: Path) -> None:
+    names = ["notes.txt", "preview.mp4", "000000.png", ".hidden"]
+    for name in names:
+        (tmp_path / name).touch()
+    with imgstore_zarr.create(tmp_path, "avc1/mp4", SHAPE) as writer:
+        writer.add_image(scene(1)[0], 0, 0.0)
+        writer.empty()
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "metadata.yaml"}
+
+
+def test_empty_leaves_what_the_writer_did_not_make(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    names = ["000007.mp4", "000007.npz", "000009.extra.json", "000000.extra_data.h5", "000000.png"]
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE, chunksize=2) as writer:
+        for name in names:
+            (root / name).write_bytes(b"somebody's")
+        for number, image in enumerate(scene(5)):
+            writer.add_image(image, number, 0.0)
+            writer.add_extra_data(a=1)
+        writer.empty()
+        assert {path.name for path in root.iterdir()} == {*names, "metadata.yaml", ".lock"}
+
+
 # Extra data
 
 

@@ -28,6 +28,7 @@ STORE_KEY = "__store"
 STORE_VERSION = 2
 VIDEO_CLASSES = ("VideoImgStore", "VideoImgStoreFFMPEG")
 DIRECTORY_CLASS = "DirectoryImgStore"
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".avi")
 IMGSTORE_CLASSES = (*VIDEO_CLASSES, DIRECTORY_CLASS)
 
 # What yaml, and using what it gives, raise on a damaged document.

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from imgstore_compat.metadata import FILE, LOCK_FILE
+from imgstore_compat.chunk_index import SUFFIXES as INDEXES
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.metadata import FILE, LOCK_FILE, VIDEO_EXTENSIONS
 from imgstore_zarr.errors import (
     RecordingExistsError,
     RecordingLockedError,
     UnsupportedFormatError,
 )
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
 
 # imgstore and Motif leave the file empty, and hold no lock on it that another process could see.
 _OURS = b"imgstore-zarr\n"
+
+# Of what lies beside the metadata for a chunk.
+_ENDINGS = (*VIDEO_EXTENSIONS, *INDEXES, JOURNAL, *EXTRA_DATA_FILE_EXTENSIONS)
 
 
 def local_directory(location: Location) -> Directory:
@@ -140,14 +146,26 @@ def refuse_other_writers(location: Directory) -> None:
 
 
 def refuse_existing(location: Directory) -> None:
-    """Raise RecordingExistsError where there is a recording already."""
+    """Raise RecordingExistsError where there is a recording already, or what would become part of it."""
+    try:
+        names = location.names()
+    except PermissionError as error:
+        raise access_error(location, "looking for a recording", error) from error
     for name in METADATA_FILES:
-        try:
-            there = location.exists(name)
-        except PermissionError as error:
-            raise access_error(location, "looking for a recording", error) from error
-        if there:
+        if name in names:
             raise RecordingExistsError(
                 f"{location.name} already holds a recording (it has {name}), which is never "
                 "overwritten; choose another place, or remove it first"
             )
+    chunks = [name for name in names if _is_of_chunk(name)]
+    if chunks:
+        raise RecordingExistsError(
+            f"{location.name} holds files of chunks ({', '.join(chunks[:3])}"
+            f"{', ...' if len(chunks) > 3 else ''}), which are never overwritten; choose another "
+            "place, or move them"
+        )
+
+
+def _is_of_chunk(name: str) -> bool:
+    stem, dot, end = name.partition(".")
+    return stem.isdecimal() and dot + end in _ENDINGS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_compat.chunk_index import SUFFIXES, dump_chunk_index
+from imgstore_compat.chunk_index import dump_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunk_journal import ChunkJournal
 from imgstore_compat.extra_writer import SUFFIX as EXTRA
@@ -33,6 +33,8 @@ from imgstore_zarr.storage import Directory
 from imgstore_zarr.video import EncoderOptions, VideoEncoder, whole_frames
 
 DEFAULT_CHUNKSIZE = 10_000
+
+INDEX = ".npz"
 
 CODECS: Mapping[str, str] = {"avc1/mp4": "libx264", "h264/mkv": "libx264", "mjpeg/avi": "mjpeg"}
 
@@ -216,7 +218,7 @@ class VideoSink:
             kept = count
         if kept:
             index = dump_chunk_index(self._numbers[:kept], self._times[:kept])
-            self._location.write(f"{self._stem}.npz", index)
+            self._location.write(self._stem + INDEX, index)
             self._chunk += 1
         self._forget_chunk()
         if kept < count:
@@ -284,15 +286,13 @@ class VideoSink:
         self._finish_chunk()
 
     def empty(self) -> None:
-        """Remove every chunk; the recording stays and can be written to."""
+        """Remove every chunk that was written; the recording stays and can be written to."""
         with contextlib.suppress(ImgStoreError, OSError):
             self._finish_chunk()
         self._forget_chunk()
-        ends = (self._extension, EXTRA, *SUFFIXES)
-        for name in self._location.names():
-            stem, dot, end = name.partition(".")
-            if stem.isdecimal() and dot + end in ends:
-                self._location.delete(name)
+        for chunk in range(self._chunk + 1):
+            for end in (self._extension, EXTRA, INDEX):
+                self._location.delete(f"{chunk:06d}{end}")
         self._begin()
 
     def close(self) -> None:
