@@ -333,6 +333,28 @@ def test_a_chunk_without_video_raises_when_it_is_read(tmp_path: Path) -> None:
         store.to_xarray(chunks="auto").compute()
 
 
+def test_a_lost_video_counts_unless_its_index_is_a_copy(tmp_path: Path) -> None:
+    root = tmp_path / "recording"
+    motif(root)
+    with np.load(root / "000002.npz") as index:
+        numbers, times = index["frame_number"], index["frame_time"]
+    # As imgstore leaves it on closing.
+    np.savez(root / "000003.npz", frame_number=numbers, frame_time=times)
+    store = imgstore_zarr.open(root)
+    assert (store.frame_count, store.chunks) == (50, [0, 1, 2])
+    assert [problem.kind for problem in store.report().problems] == ["index-left-over"]
+    for other in (numbers + 1, times + 1), (numbers, times + 1), (numbers[:-1], times[:-1]):
+        np.savez(root / "000003.npz", frame_number=other[0], frame_time=other[1])
+        store = imgstore_zarr.open(root)
+        assert store.frame_count == 50 + len(other[0])
+        assert [problem.kind for problem in store.report().problems] == ["chunk-missing"]
+    # One of those before.
+    (root / "000003.npz").unlink()
+    (root / "000001.mp4").unlink()
+    shutil.copy(root / "000000.npz", root / "000001.npz")
+    assert imgstore_zarr.open(root).frame_count == 50
+
+
 def test_an_empty_chunk_is_skipped(tmp_path: Path) -> None:
     motif(tmp_path / "recording")
     np.savez(tmp_path / "recording" / "000003.npz", frame_number=[], frame_time=[])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from imgstore_compat.metadata import LOCK_FILE
 from imgstore_compat.open_recording import lock_recording, refuse_other_writers
 from imgstore_zarr.errors import CorruptChunkError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex, Int64s
+from imgstore_zarr.sqlite_index import INDEX_FILE
 from imgstore_zarr.storage import Directory
 
 BEFORE = "_frame_number_before_reindex"
@@ -23,12 +25,17 @@ BEFORE = "_frame_number_before_reindex"
 
 
 def renumber_chunks(
-    location: Directory, stems: Stems, index: FrameIndex, frame_number: Int64s
+    location: Directory,
+    stems: Stems,
+    index: FrameIndex,
+    frame_number: Int64s,
+    left_over: Sequence[str] = (),
 ) -> None:
     """Replace the frame numbers in the indexes of all chunks and in their extra data in JSON.
 
     Each file is replaced as a whole. Interrupted, this can be run again: it comes to the same.
-    Extra data in HDF5 keep the numbers of the camera.
+    Extra data in HDF5 keep the numbers of the camera. A saved index would have the old ones, and is
+    removed, as is what is given as `left_over`.
 
     Raises
     ------
@@ -63,6 +70,8 @@ def renumber_chunks(
                     records = read_records(location, stem + suffix)
                     _renumber_records(records, frame_number)
                     files[stem + suffix] = json.dumps(records).encode()
+        for key in (INDEX_FILE, *left_over):
+            location.delete(key)
         for key, data in files.items():
             location.write(key, data)
             Path(location.root / key).with_suffix(".yaml").unlink(missing_ok=True)
