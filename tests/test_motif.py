@@ -7,6 +7,8 @@ import json
 import random
 import re
 import shutil
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -361,6 +363,52 @@ def test_an_empty_chunk_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "recording" / "000003.mp4").touch()
     store = imgstore_zarr.open(tmp_path / "recording")
     assert store.chunks == [0, 1, 2]
+    assert store.report().ok
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("000001.npz", "index-damaged", 30),
+        ("000001.yaml", "index-damaged", 30),
+        ("000001.index.journal", "index-damaged", 30),
+        ("000001.mp4", "chunk-damaged", 50),
+        ("000001.extra.json", "extra-data-damaged", 50),
+    ],
+)
+def test_a_directory_in_place_of_a_file(tmp_path: Path, name: str, kind: str, count: int) -> None:
+    root = tmp_path / "recording"
+    example = motif(root)
+    if count < 50:
+        (root / "000001.npz").unlink()
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+    store = imgstore_zarr.open(root)
+    assert store.frame_count == count
+    assert [(problem.kind, problem.chunk) for problem in store.report().problems] == [(kind, 1)]
+    for position in (*range(20), *range(40, 50)):
+        image, _ = store.get_image(example.numbers[position])
+        np.testing.assert_array_equal(image, example.images[position])
+
+
+def test_an_index_of_python_2(tmp_path: Path) -> None:
+    # NumPy wrote the shape as repr gives it, and long integers had an L.
+    root = small(tmp_path / "recording", count=6)
+    columns = {"frame_number": np.arange(40, 46), "frame_time": np.arange(6) / 8}
+    with zipfile.ZipFile(root / "000000.npz", "w") as archive:
+        for member, column in columns.items():
+            header = (
+                f"{{'descr': '{column.dtype.str}', 'fortran_order': False, 'shape': (6L,), }}"
+            ).encode()
+            header = header.ljust(69) + b"\n"
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            archive.writestr(f"{member}.npy", start + header + column.tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, about Python 2
+        with np.load(root / "000000.npz") as index:
+            expected = {name: index[name].tolist() for name in columns}
+    store = imgstore_zarr.open(root)
+    assert store.get_frame_metadata() == expected
     assert store.report().ok
 
 

@@ -15,8 +15,8 @@ from imgstore_compat.open_recording import lock_recording, refuse_other_writers
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.storage import Directory
 
-# What `parse_records` raises.
-_DAMAGE = (ValueError, TypeError, RecursionError)
+# What reading a damaged list of records raises.
+_DAMAGE = (ValueError, TypeError, RecursionError, IsADirectoryError)
 
 
 def repair_chunks(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from imgstore_compat.chunk_index import read_chunk_index, renumbered_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
@@ -68,7 +67,14 @@ def renumber_chunks(
             for suffix in (".extra.json", ".extra_data.json"):
                 if location.exists(stem + suffix):
                     records = read_records(location, stem + suffix)
-                    _renumber_records(records, frame_number)
+                    unknown = _renumber_records(records, frame_number)
+                    if unknown:
+                        warnings.warn(
+                            f"{location.name}: {unknown} of {len(records)} records of the extra data "
+                            f"{stem}{suffix} do not say to which frame they belong (frame_index), "
+                            "and keep their frame_number",
+                            stacklevel=4,
+                        )
                     files[stem + suffix] = json.dumps(records).encode()
         for key in (INDEX_FILE, *left_over):
             location.delete(key)
@@ -81,10 +87,21 @@ def renumber_chunks(
         lock.release()
 
 
-def _renumber_records(records: list[dict[str, Any]], frame_number: np.ndarray[Any, Any]) -> None:
-    """Give records the new number of their frame; those that do not say which it is stay as they are."""
+def _renumber_records(records: list[dict[str, Any]], frame_number: Int64s) -> int:
+    """Give records the new number of their frame; return how many do not say which frame that is."""
+    unknown = 0
     for record in records:
-        position = record.get("frame_index", -1)
-        if isinstance(position, int) and 0 <= position < len(frame_number):
+        position = _whole(record.get("frame_index"))
+        if 0 <= position < len(frame_number):
             record.setdefault(BEFORE, record.get("frame_number"))
             record["frame_number"] = int(frame_number[position])
+        else:
+            unknown += 1
+    return unknown
+
+
+def _whole(value: object) -> int:
+    """A position; -1 for what is none. pandas makes floats of the integers in a column with gaps."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return -1
+    return int(value) if value == value // 1 and abs(value) < 2**63 else -1

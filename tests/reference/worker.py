@@ -185,6 +185,12 @@ def save_index(package: Any, path: str, destination: str) -> None:
         store.save_index(destination)
 
 
+def reindex(package: Any, path: str) -> None:
+    """Renumber a recording."""
+    with _opened(package, path) as store:
+        store.reindex()
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -196,6 +202,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         samplerate,
         record,
         leave_open,
+        reindex,
         save_index,
     )
 }
