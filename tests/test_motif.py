@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import random
@@ -265,6 +266,32 @@ def test_a_key_that_is_missing(tmp_path: Path, key: str) -> None:
         ("encoding", "cv_nonsense"),
         ("chunksize", "many"),
         ("encoding", ["cv_bayerrg"]),
+        ("imgshape", [96.5, 128]),
+        ("imgshape", ["96", 128]),
+        ("imgshape", [True, 128]),
+        ("imgshape", {96: 1, 128: 1}),
+        ("imgshape", "96"),
+        ("imgshape", [10**9, 10**9]),
+        ("imgshape", [float("inf"), 128]),
+        ("imgdtype", ["uint8"]),
+        ("imgdtype", 7),
+        ("chunksize", 0),
+        ("chunksize", -1),
+        ("chunksize", 4500.5),
+        ("chunksize", float("nan")),
+        ("chunksize", float("inf")),
+        ("chunksize", True),
+        ("format", ["avc1/mp4"]),
+        ("format", ""),
+        ("format", 7),
+        ("created_utc", 5),
+        ("created_utc", ["2024-03-01"]),
+        ("created_utc", "0001-01-01T00:00:00+14:00"),
+        ("extension", "mp4"),
+        ("extension", "/../../x.mp4"),
+        ("extension", ".npz"),
+        ("extension", [".mp4"]),
+        ("extension", 4),
     ],
 )
 def test_a_key_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
@@ -273,6 +300,22 @@ def test_a_key_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
     match = rf"__store\.{key} in metadata\.yaml is {re.escape(repr(value))} "
     with pytest.raises(InvalidMetadataError, match=match):
         imgstore_zarr.open(root)
+
+
+@pytest.mark.parametrize("key", ["format", "imgshape", "imgdtype", "chunksize"])
+def test_a_key_that_is_null(tmp_path: Path, key: str) -> None:
+    root = small(tmp_path / "recording")
+    document = yaml.safe_load((root / "metadata.yaml").read_text())
+    document["__store"][key] = None
+    (root / "metadata.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(InvalidMetadataError, match=rf"__store\.{key} in metadata\.yaml is None "):
+        imgstore_zarr.open(root)
+
+
+def test_a_date_that_is_not_quoted(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording", created_utc=dt.datetime(2024, 3, 1, 10, 20, 30))
+    assert "created_utc: 2024-03-01 10:20:30" in (root / "metadata.yaml").read_text()
+    assert imgstore_zarr.open(root).created[0] == pd.Timestamp("2024-03-01T10:20:30", tz="UTC")
 
 
 def test_metadata_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
