@@ -236,7 +236,15 @@ def test_chunks_are_complete_once_their_index_is_there(tmp_path: Path) -> None:
         ({}, {}, [i / 50 for i in range(20)], 50),
         ({}, {}, [0.0, 0.02, 0.04, 0.3, 0.32, 0.34, 0.36, 0.38], 50),
         ({}, {}, [0.0, 0.02, 0.02, 0.01, 0.03, 0.05, 0.07, 0.09], 50),
-        ({}, {}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {}, [0.0, 0.5, 1.0], 2),
+        ({}, {}, [0.0, 1.0, 2.0], 1),
+        ({}, {}, [0.0, 2.0, 4.0], 25),
+        ({}, {}, [1e12 + 40.0 * i for i in range(12)], 25),
+        ({"hwframerate": 0.5}, {}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {"fps": 0.5}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {"fps": np.float32(30)}, [0.0, 1.0, 2.0], 30),
+        ({}, {"fps": np.int64(30)}, [0.0, 1.0, 2.0], 30),
+        ({}, {"fps": None}, [0.0, 0.02], 50),
         ({}, {}, [0.0, 0.01], 100),
         ({}, {}, [7.0], 25),
         ({}, {}, [7.0] * 12, 25),
@@ -277,6 +285,62 @@ def test_players_show_the_rate_of_the_recording(
     store = imgstore_zarr.open(root)
     assert store.index.frame_time.tolist() == times
     assert [read_barcode(image[:48]) for image, _ in store] == list(range(len(times)))
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_times_in_milliseconds_cost_nothing(tmp_path: Path, unit: float) -> None:
+    # As in recordings of forks: every frame would be a key frame, and x264 spends more on slow video.
+    frames = scene(60)
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE) as writer:
+        for number, image in enumerate(frames):
+            writer.add_image(image, number, number / 25 * unit)
+    with av.open(str(root / "000000.mp4")) as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert (len(keys), sum(keys)) == (60, 3)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "value"),
+    [
+        ("avc1/mp4", "crf", "18"),
+        ("avc1/mp4", "crf", True),
+        ("avc1/mp4", "crf", np.bool_(True)),
+        ("avc1/mp4", "crf", float("nan")),
+        ("avc1/mp4", "crf", [18]),
+        ("avc1/mp4", "crf", 18j),
+        ("avc1/mp4", "fps", "25"),
+        ("mjpeg/avi", "fps", "25"),
+        ("mjpeg/avi", "fps", float("inf")),
+        ("mjpeg/avi", "fps", False),
+        ("avc1/mp4", "fps", 0),
+        ("avc1/mp4", "fps", 10**400),
+        ("avc1/mp4", "gop", "12"),
+        ("avc1/mp4", "gop", 12.0),
+        ("avc1/mp4", "gop", True),
+        ("avc1/mp4", "gop", 2**31),
+        ("avc1/mp4", "gop", 0),
+        ("avc1/mp4", "preset", 3),
+        ("avc1/mp4", "preset", ["fast"]),
+        ("avc1/mp4", "preset", "faster than light"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, format: str, name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(UnsupportedFormatError, match=name):
+        imgstore_zarr.create(tmp_path / "r", format, SHAPE, **options)
+    assert not (tmp_path / "r").exists()
+
+
+def test_options_as_numbers_of_numpy(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"crf": 30, "fps": 50.0, "gop": 4}
+    of_numpy = {"crf": np.uint8(30), "fps": np.float32(50), "gop": np.int64(4)}
+    for name, options in ("given", given), ("numpy", of_numpy):
+        with imgstore_zarr.create(tmp_path / name, "avc1/mp4", SHAPE, **options) as writer:
+            for number, image in enumerate(scene(12)):
+                writer.add_image(image, number, number / 50)
+    videos = [(tmp_path / name / "000000.mp4").read_bytes() for name in ("given", "numpy")]
+    assert videos[0] == videos[1]
 
 
 def test_a_chunk_keeps_the_rate_of_those_before_it_until_that_changes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ CODECS: Mapping[str, str] = {"avc1/mp4": "libx264", "h264/mkv": "libx264", "mjpe
 # takes no more for AVI.
 _FASTEST = {"avc1/mp4": 1e6, "h264/mkv": 1000.0, "mjpeg/avi": 1000.0}
 
+# FFmpeg takes 32 bits.
+_LARGEST_OPTION = 2**31 - 1
+
 
 class VideoSink:
     """The writer of the video layout.
@@ -71,7 +75,8 @@ class VideoSink:
             raise UnsupportedFormatError(f"{spec.format} cannot hold images of {spec.imgshape}")
         self._location = location
         self._options = options
-        self._known_fps = spec.options.get("fps") or recorded_rate(spec.metadata)
+        asked_for = options.fps if spec.options.get("fps") is not None else None
+        self._known_fps = asked_for or recorded_rate(spec.metadata)
         self._cut = (slice(height), slice(width))
         self._extension = "." + spec.format.split("/")[1]
         stored = (height, width, *spec.imgshape[2:])
@@ -167,7 +172,7 @@ class VideoSink:
     def _encode(self, image: NDArray[np.uint8]) -> None:
         if self._encoder is None:
             self._rate.measure()
-            fps = self._known_fps or self._rate.value or self._options.fps
+            fps = self._known_fps or self._rate.shown or self._options.fps
             self._encoder = VideoEncoder(
                 self._video,
                 CODECS[self._info.format],
@@ -315,10 +320,27 @@ def encoder_options(spec: RecordingSpec) -> EncoderOptions:
     """
     mjpeg = CODECS[spec.format] == "mjpeg"
     check_options(spec, ["fps"] if mjpeg else list(EncoderOptions.__dataclass_fields__))
-    options = EncoderOptions(**spec.options)
+    given = {name: value for name, value in spec.options.items() if value is not None}
+    options = EncoderOptions(**{name: _option(name, value) for name, value in given.items()})
     if options.fps > _FASTEST[spec.format]:
         raise UnsupportedFormatError(
             f"fps must be at most {_FASTEST[spec.format]:g} for {spec.format}, not {options.fps!r}; "
             "frame times do not depend on it"
         )
     return options
+
+
+def _option(name: str, value: Any) -> Any:
+    """An option of the encoder as its own type, from any type of number."""
+    if name == "preset":
+        if isinstance(value, str):
+            return value
+        raise UnsupportedFormatError(f"preset must be a name, not {value!r}")
+    kind: Any = numbers.Integral if name == "gop" else numbers.Real
+    # What a bool would mean nobody knows.
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "an integer" if name == "gop" else "a number"
+        raise UnsupportedFormatError(f"{name} must be {what}, not {value!r}")
+    if not abs(value) <= _LARGEST_OPTION:
+        raise UnsupportedFormatError(f"{name} cannot be {value!r}")
+    return int(value) if name == "gop" else float(value)
