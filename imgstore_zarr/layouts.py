@@ -22,7 +22,9 @@ class Problem:
     Attributes
     ----------
     kind
-        ``chunk-missing``, ``chunk-without-index``, ``repair-due``, ``frames-lost``.
+        ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
+        ``index-damaged``, ``index-left-over``, ``extra-data-damaged``, ``extra-data-without-chunk``,
+        ``repair-due``, ``frames-lost``.
     message
         What it is, and what to do.
     chunk

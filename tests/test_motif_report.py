@@ -204,6 +204,17 @@ def test_whole_extra_data(tmp_path: Path, text: str) -> None:
     assert imgstore_zarr.open(root).report().ok
 
 
+def test_extra_data_of_motif_without_positions(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra_data.json").write_text('[{"a": 1, "frame_number": 3}]')
+    store = imgstore_zarr.open(root)
+    with pytest.raises(CorruptChunkError, match="frame_index"):
+        store.get_extra_data()
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("extra-data-damaged", 0)
+    assert "frame_index" in problem.message
+
+
 def test_extra_data_that_break_off_anywhere(tmp_path: Path) -> None:
     root = small(tmp_path / "recording")
     store = imgstore_zarr.open(root)

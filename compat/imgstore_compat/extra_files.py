@@ -108,7 +108,7 @@ class ExtraFiles:
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong with the files, and which of them belong to no chunk."""
         chunks = {number for number, _ in self.chunks}
-        found = [_problem(self.location, key) for _, key in self._keys()]
+        found = [_problem(self.location, *found) for found in self._keys()]
         found += [
             Problem(
                 "extra-data-without-chunk",
@@ -140,7 +140,7 @@ def _number(name: str) -> int | None:
     return int(stem) if stem.isdecimal() and dot + end in EXTRA_DATA_FILE_EXTENSIONS else None
 
 
-def _problem(location: Location, key: str) -> Problem | None:
+def _problem(location: Location, is_motif: bool, key: str) -> Problem | None:
     chunk = int(match[0]) if (match := re.match(r"\d+", key)) else None
     try:
         if key.endswith(".h5"):
@@ -148,6 +148,10 @@ def _problem(location: Location, key: str) -> Problem | None:
                 _ = [file[name].shape for name in ("camera", "sample_delay", *datasets(file))]
             return None
         records, complete = parse_records(location.read(key))
+        if is_motif and records:
+            names = {name for record in records for name in record}
+            if missing := {"frame_number", "frame_index"} - names:
+                raise KeyError(*sorted(missing))
     except _DAMAGE as error:
         return Problem("extra-data-damaged", str(_damaged(location, key, error)), chunk)
     if complete:
