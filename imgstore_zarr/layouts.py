@@ -26,7 +26,8 @@ class Problem:
     ----------
     kind
         ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
-        ``index-damaged``, ``extra-data-damaged``, ``repair-due``, ``frames-lost``.
+        ``index-damaged``, ``index-left-over``, ``extra-data-damaged``, ``extra-data-without-chunk``,
+        ``repair-due``, ``frames-lost``.
     message
         What it is, and what to do.
     chunk

@@ -168,7 +168,8 @@ def make_report(
         repeated=int(np.count_nonzero(steps == 0)),
         backward=int(np.count_nonzero(behind)),
         backward_times=int(np.count_nonzero(intervals < 0)),
-        problems=problems,
+        # What was noticed on opening may be noticed again when the files are looked into.
+        problems=tuple(dict.fromkeys(problems)),
     )
 
 

@@ -20,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import imgstore_zarr
+from imgstore_zarr import FrameNotFoundError
 from tests.reference import Reference, ours
 from tests.test_motif import SHAPE, small, write_chunk, write_metadata
-from tests.videos import KINDS, Kind, scene
+from tests.videos import KINDS, Kind, encode, scene
 
 # The first test may have to make the reference's environment.
 pytestmark = pytest.mark.timeout(600)
@@ -463,6 +465,44 @@ def test_extra_data_of_motif(reference: Reference, tmp_path: Path, extra: str) -
     names = ["000000.extra_data.json", "000000.extra.json"] if extra == "both" else [extra]
     for name in names:
         (root / name).write_text(json.dumps(records))
+    same_recording(root, reference)
+
+
+def inserted(reference: Reference, root: Path) -> Path:
+    """A recording into which imgstore inserted two videos."""
+    images, kind = root.with_suffix(".npy"), next(k for k in KINDS if k.name == "mjpeg")
+    frames = scene(20)
+    np.save(images, frames)
+    insertions: list[Call] = []
+    for start in (0, 10):
+        span = range(start, start + 10)
+        video = encode(root.with_name(f"video{start}.avi"), frames[start : start + 10], kind)
+        numbers, times = [i - 4 for i in span], [i / 25 for i in span]
+        given = {"video_path": str(video), "frame_numbers": numbers, "frame_times": times}
+        insertions.append(("insert_chunk", given))
+    reference("record", path=root, format="mjpeg", images=images, steps=insertions, chunksize=10)
+    return root
+
+
+def test_chunks_that_imgstore_inserted(reference: Reference, tmp_path: Path) -> None:
+    root = inserted(reference, tmp_path / "r")
+    # What imgstore leaves behind.
+    assert (root / "000002.npz").exists()
+    same_recording(root, reference)
+    (problem,) = imgstore_zarr.open(root).report().problems
+    assert (problem.kind, problem.chunk) == ("index-left-over", 2)
+    with pytest.raises(FrameNotFoundError):
+        imgstore_zarr.extract_only_frame(root, 20)
+    imgstore_zarr.open(root).reindex()
+    assert imgstore_zarr.open(root).report().ok
+    same_recording(root, reference)
+
+
+def test_extra_data_of_no_chunk(reference: Reference, tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    for chunk in (0, 1, 9):
+        records = [{"a": chunk, "frame_index": chunk, "frame_number": chunk}]
+        (root / f"{chunk:06d}.extra.json").write_text(json.dumps(records))
     same_recording(root, reference)
 
 

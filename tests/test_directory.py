@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from imgstore_zarr import (
 )
 from imgstore_zarr.storage import Directory
 from imgstore_zarr.testing import Example, LayoutTests
+from tests.test_image_files import BLOSCPACK
 
 Image = NDArray[Any]
 
@@ -489,6 +492,26 @@ def test_the_dtype_of_npy_files_counts(tmp_path: Path) -> None:
     np.save(root / "000001" / "000001.npy", images[0].astype(np.float32))
     with pytest.raises(CorruptChunkError, match=r"000001\.npy of chunk 1 .* uint16"):
         store.get_image(frame_index=5)
+
+
+@pytest.mark.parametrize("name", BLOSCPACK)
+def test_the_dtype_of_bpk_files_counts(tmp_path: Path, name: str) -> None:
+    image, text = BLOSCPACK[name]
+    root = recording(tmp_path / "r", [image] * 5, chunks=[], format="bpk", imgdtype="int16")
+    for chunk, count in enumerate((4, 1)):
+        folder = root / f"{chunk:06d}"
+        folder.mkdir()
+        for place in range(count):
+            (folder / f"{place:06d}.bpk").write_bytes(zlib.decompress(base64.b85decode(text)))
+        write_index(folder, range(count), range(count))
+    store = imgstore_zarr.open(root)
+    assert store.dtype == image.dtype
+    np.testing.assert_array_equal(store.frames[...], [image] * 5)
+    assert store.report().ok
+    # Where the first image is damaged, the next chunk says it.
+    (root / "000000" / "000000.bpk").write_bytes(b"no image")
+    store = imgstore_zarr.open(root)
+    np.testing.assert_array_equal(store.get_image(frame_index=4)[0], image)
 
 
 @pytest.mark.parametrize("kind", ["png", "npy"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import random
 import re
 import shutil
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,32 @@ def test_a_key_that_is_missing(tmp_path: Path, key: str) -> None:
         ("encoding", "cv_nonsense"),
         ("chunksize", "many"),
         ("encoding", ["cv_bayerrg"]),
+        ("imgshape", [96.5, 128]),
+        ("imgshape", ["96", 128]),
+        ("imgshape", [True, 128]),
+        ("imgshape", {96: 1, 128: 1}),
+        ("imgshape", "96"),
+        ("imgshape", [10**9, 10**9]),
+        ("imgshape", [float("inf"), 128]),
+        ("imgdtype", ["uint8"]),
+        ("imgdtype", 7),
+        ("chunksize", 0),
+        ("chunksize", -1),
+        ("chunksize", 4500.5),
+        ("chunksize", float("nan")),
+        ("chunksize", float("inf")),
+        ("chunksize", True),
+        ("format", ["avc1/mp4"]),
+        ("format", ""),
+        ("format", 7),
+        ("created_utc", 5),
+        ("created_utc", ["2024-03-01"]),
+        ("created_utc", "0001-01-01T00:00:00+14:00"),
+        ("extension", "mp4"),
+        ("extension", "/../../x.mp4"),
+        ("extension", ".npz"),
+        ("extension", [".mp4"]),
+        ("extension", 4),
     ],
 )
 def test_a_key_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
@@ -271,6 +300,22 @@ def test_a_key_that_cannot_be(tmp_path: Path, key: str, value: object) -> None:
     match = rf"__store\.{key} in metadata\.yaml is {re.escape(repr(value))} "
     with pytest.raises(InvalidMetadataError, match=match):
         imgstore_zarr.open(root)
+
+
+@pytest.mark.parametrize("key", ["format", "imgshape", "imgdtype", "chunksize"])
+def test_a_key_that_is_null(tmp_path: Path, key: str) -> None:
+    root = small(tmp_path / "recording")
+    document = yaml.safe_load((root / "metadata.yaml").read_text())
+    document["__store"][key] = None
+    (root / "metadata.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(InvalidMetadataError, match=rf"__store\.{key} in metadata\.yaml is None "):
+        imgstore_zarr.open(root)
+
+
+def test_a_date_that_is_not_quoted(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording", created_utc=dt.datetime(2024, 3, 1, 10, 20, 30))
+    assert "created_utc: 2024-03-01 10:20:30" in (root / "metadata.yaml").read_text()
+    assert imgstore_zarr.open(root).created[0] == pd.Timestamp("2024-03-01T10:20:30", tz="UTC")
 
 
 def test_metadata_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,12 +378,80 @@ def test_a_chunk_without_video_raises_when_it_is_read(tmp_path: Path) -> None:
         store.to_xarray(chunks="auto").compute()
 
 
+def test_a_lost_video_counts_unless_its_index_is_a_copy(tmp_path: Path) -> None:
+    root = tmp_path / "recording"
+    motif(root)
+    with np.load(root / "000002.npz") as index:
+        numbers, times = index["frame_number"], index["frame_time"]
+    # As imgstore leaves it on closing.
+    np.savez(root / "000003.npz", frame_number=numbers, frame_time=times)
+    store = imgstore_zarr.open(root)
+    assert (store.frame_count, store.chunks) == (50, [0, 1, 2])
+    assert [problem.kind for problem in store.report().problems] == ["index-left-over"]
+    for other in (numbers + 1, times + 1), (numbers, times + 1), (numbers[:-1], times[:-1]):
+        np.savez(root / "000003.npz", frame_number=other[0], frame_time=other[1])
+        store = imgstore_zarr.open(root)
+        assert store.frame_count == 50 + len(other[0])
+        assert [problem.kind for problem in store.report().problems] == ["chunk-missing"]
+    # One of those before.
+    (root / "000003.npz").unlink()
+    (root / "000001.mp4").unlink()
+    shutil.copy(root / "000000.npz", root / "000001.npz")
+    assert imgstore_zarr.open(root).frame_count == 50
+
+
 def test_an_empty_chunk_is_skipped(tmp_path: Path) -> None:
     motif(tmp_path / "recording")
     np.savez(tmp_path / "recording" / "000003.npz", frame_number=[], frame_time=[])
     (tmp_path / "recording" / "000003.mp4").touch()
     store = imgstore_zarr.open(tmp_path / "recording")
     assert store.chunks == [0, 1, 2]
+    assert store.report().ok
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("000001.npz", "index-damaged", 30),
+        ("000001.yaml", "index-damaged", 30),
+        ("000001.index.journal", "index-damaged", 30),
+        ("000001.mp4", "chunk-damaged", 50),
+        ("000001.extra.json", "extra-data-damaged", 50),
+    ],
+)
+def test_a_directory_in_place_of_a_file(tmp_path: Path, name: str, kind: str, count: int) -> None:
+    root = tmp_path / "recording"
+    example = motif(root)
+    if count < 50:
+        (root / "000001.npz").unlink()
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+    store = imgstore_zarr.open(root)
+    assert store.frame_count == count
+    assert [(problem.kind, problem.chunk) for problem in store.report().problems] == [(kind, 1)]
+    for position in (*range(20), *range(40, 50)):
+        image, _ = store.get_image(example.numbers[position])
+        np.testing.assert_array_equal(image, example.images[position])
+
+
+def test_an_index_of_python_2(tmp_path: Path) -> None:
+    # NumPy wrote the shape as repr gives it, and long integers had an L.
+    root = small(tmp_path / "recording", count=6)
+    columns = {"frame_number": np.arange(40, 46), "frame_time": np.arange(6) / 8}
+    with zipfile.ZipFile(root / "000000.npz", "w") as archive:
+        for member, column in columns.items():
+            header = (
+                f"{{'descr': '{column.dtype.str}', 'fortran_order': False, 'shape': (6L,), }}"
+            ).encode()
+            header = header.ljust(69) + b"\n"
+            start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+            archive.writestr(f"{member}.npy", start + header + column.tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, about Python 2
+        with np.load(root / "000000.npz") as index:
+            expected = {name: index[name].tolist() for name in columns}
+    store = imgstore_zarr.open(root)
+    assert store.get_frame_metadata() == expected
     assert store.report().ok
 
 
@@ -565,14 +678,58 @@ def test_extra_data_of_a_writer_that_crashed(tmp_path: Path) -> None:
             assert table is None
 
 
-def test_extra_data_of_a_chunk_without_frames(tmp_path: Path) -> None:
+def test_one_damaged_byte_in_extra_data_is_no_crash(tmp_path: Path) -> None:
+    # Whatever becomes of the byte: all three records are there, or it is said that they are not.
     root = small(tmp_path / "recording")
-    (root / "000001.extra.json").write_text('[{"a": 1, "frame_index": 5}]')
+    records = [{"frame_index": i, "text": f'}}{i}] "\\ ä', "v": [1.5, {"a": i}]} for i in range(3)]
+    data = json.dumps(records).encode()
     store = imgstore_zarr.open(root)
-    assert store.find_extra_data_files() == [str(root / "000001.extra.json")]
+    refused = 0
+    for at in range(data.rindex(b'{"frame_index')):
+        for byte in b'@"{}],x':
+            damaged = data[:at] + bytes([byte]) + data[at + 1 :]
+            (root / "000000.extra.json").write_bytes(damaged)
+            try:
+                table = store.get_extra_data()
+            except CorruptChunkError:
+                refused += 1
+            else:
+                assert table is not None
+                assert len(table) == 3
+    assert refused > 500
+
+
+def test_extra_data_that_end_in_zeros(tmp_path: Path) -> None:
+    # As a file system leaves them that was not told to write before the power was lost.
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_bytes(b'[{"a": 1}, {"a": 2}, {"a": ' + bytes(100))
+    with pytest.warns(UserWarning, match=r"000000\.extra\.json .* 2 whole records"):
+        table = imgstore_zarr.open(root).get_extra_data()
+    assert table is not None
+    assert table["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "null", "7", "[1, 2]", '"a"'])
+def test_extra_data_that_are_no_records(tmp_path: Path, text: str) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(text)
+    with pytest.raises(CorruptChunkError, match=r"000000\.extra\.json .* no (list of )?record"):
+        imgstore_zarr.open(root).get_extra_data()
+
+
+def test_extra_data_of_no_chunk_are_left_out(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text('[{"a": 1, "frame_index": 5}]')
+    for name in ("000009.extra.json", "000001.extra_data.json", "000004.extra_data.h5"):
+        (root / name).write_text('[{"a": 2, "frame_index": 5}]')
+    store = imgstore_zarr.open(root)
+    assert store.find_extra_data_files() == [str(root / "000000.extra.json")]
     table = store.get_extra_data()
     assert table is not None
     assert table["a"].tolist() == [1]
+    problems = store.report().problems
+    assert {p.kind for p in problems} == {"extra-data-without-chunk"}
+    assert {p.chunk for p in problems} == {1, 4, 9}
 
 
 # To xarray

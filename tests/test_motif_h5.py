@@ -225,3 +225,27 @@ def test_known_difference_data_at_a_rate_of_their_own(reference: Reference, root
     write_h5(root / "000000.extra_data.h5", {"daq": daq()})
     assert mine is not None
     pd.testing.assert_frame_equal(mine, to_table(reference("extra_data", path=root)))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut off", "no datasets", "a data set is missing"])
+def test_the_rate_in_a_damaged_file(tmp_path: Path, damage: str) -> None:
+    root = small(tmp_path / "recording")
+    path = root / "000000.extra_data.h5"
+    write_h5(path, {"daq": daq()}, "daq, audio" if damage == "a data set is missing" else None)
+    if damage == "garbage":
+        path.write_bytes(b"no data" * 100)
+    elif damage == "cut off":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "no datasets":
+        with h5py.File(path, "a") as file:
+            del file.attrs["datasets"]
+    store = imgstore_zarr.open(root)
+    match = r"recording: the extra data 000000\.extra_data\.h5 of chunk 0 are damaged"
+    if damage == "no datasets":
+        match += r".* no attribute 'datasets'"
+    with pytest.raises(CorruptChunkError, match=match):
+        store.get_extra_data_samplerate()
+    with pytest.raises(CorruptChunkError, match=match):
+        store.get_extra_data()
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("extra-data-damaged", 0)

@@ -14,8 +14,11 @@ import yaml
 import imgstore_zarr
 from imgstore_zarr import CorruptChunkError, RecordingLockedError
 from imgstore_zarr.storage import Directory
+from tests.reference import Reference, ours
 from tests.test_motif import write_chunk, write_metadata
-from tests.videos import scene
+from tests.videos import KINDS, scene
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*do not say to which frame")
 
 BEFORE = "_frame_number_before_reindex"
 NUMBERS = [40, 41, 42, 44, 45, 90, 91, 0, 1, 2, 4]
@@ -51,7 +54,10 @@ def test_reindex(tmp_path: Path) -> None:
     root = recording(tmp_path / "r")
     store = imgstore_zarr.open(root)
     pixels = store.frames[...]
-    store.reindex()
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 records of the extra data 000000\.extra\.json do"
+    ):
+        store.reindex()
     for seen in (store, imgstore_zarr.open(root)):
         assert seen.get_frame_metadata() == {"frame_number": NEW, "frame_time": TIMES}
         assert (seen.frame_min, seen.frame_max) == (-7, 4)
@@ -139,3 +145,61 @@ def test_not_while_a_writer_is_at_work(tmp_path: Path) -> None:
         store = imgstore_zarr.open(tmp_path / "r")
         with pytest.raises(RecordingLockedError):
             store.reindex()
+
+
+def test_not_while_imgstore_may_be_at_work(tmp_path: Path) -> None:
+    root = recording(tmp_path / "r")
+    (root / ".lock").touch()
+    before = files(root)
+    with pytest.raises(RecordingLockedError, match=r"\.lock of imgstore or Motif.* then remove"):
+        imgstore_zarr.open(root).reindex()
+    assert files(root) == before
+    (root / ".lock").unlink()
+    imgstore_zarr.open(root).reindex()
+    assert imgstore_zarr.open(root).frame_min == -7
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("index", [int, float])
+def test_it_comes_to_the_same_as_that_of_imgstore(
+    reference: Reference, tmp_path: Path, index: type
+) -> None:
+    for name in ("mine", "theirs"):
+        root = tmp_path / name
+        write_metadata(root, chunksize=4)
+        frames = scene(11)
+        for chunk, start in enumerate(range(0, 11, 4)):
+            span = slice(start, start + 4)
+            write_chunk(root, chunk, frames[span], NUMBERS[span], TIMES[span], KINDS[0])
+            records = [
+                {"a": i, "frame_number": NUMBERS[i], "frame_index": index(i)}
+                for i in range(11)[span][::2]
+            ]
+            (root / f"{chunk:06d}.extra.json").write_text(json.dumps(records))
+        reference("save_index", path=root, destination=root / ".index.sqlite")
+    ours("reindex", path=tmp_path / "mine")
+    reference("reindex", path=tmp_path / "theirs")
+    assert not (tmp_path / "mine" / ".index.sqlite").exists()
+    # imgstore opens both.
+    for function in ("describe", "extra_data"):
+        mine, theirs = (reference(function, path=tmp_path / name) for name in ("mine", "theirs"))
+        if function == "extra_data":
+            assert mine.pop() == theirs.pop()  # the old numbers, in the last column
+            assert {column[0]: column[2] for column in mine} == {c[0]: c[2] for c in theirs}
+        else:
+            for said in (mine, theirs):
+                for key in ("filename", "full_path"):
+                    said.pop(key)
+            assert mine == theirs
+            assert mine["frame_metadata"]["frame_number"] == NEW
+
+
+def test_records_that_do_not_say_to_which_frame_they_belong(tmp_path: Path) -> None:
+    root = recording(tmp_path / "r")
+    wrong: list[Any] = [None, 1.5, "1", -1, 11, float("nan"), float("inf"), True]
+    records = [{"frame_number": 42, "frame_index": value} for value in [*wrong, 2.0]]
+    (root / "000000.extra.json").write_text(json.dumps(records))
+    with pytest.warns(UserWarning, match="8 of 9 records"):
+        imgstore_zarr.open(root).reindex()
+    written = json.loads((root / "000000.extra.json").read_text())
+    assert [record["frame_number"] for record in written] == [42] * 8 + [-5]

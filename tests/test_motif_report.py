@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import imgstore_zarr
 from imgstore_zarr import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.testing import Example
-from tests.test_motif import motif, write_metadata
+from tests.test_motif import motif, small, write_metadata
 from tests.videos import KINDS, Kind, encode, scene
 
 WEB = Kind("web", "libx264", options={"bf": "0", "g": "12", "movflags": "+faststart"})
@@ -95,17 +96,78 @@ def test_a_video_that_is_cut_off_behind_its_index(tmp_path: Path) -> None:
         store.get_image(frame_index=39)
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
-def test_whole_chunks_of_other_containers(tmp_path: Path, suffix: str) -> None:
-    kind = next(kind for kind in KINDS if kind.suffix == suffix)
-    root = tmp_path / "recording"
-    write_metadata(root, extension=suffix, imgshape=[96, 128])
-    encode(root / f"000000{suffix}", scene(12), kind)
-    np.savez(root / "000000.npz", frame_number=np.arange(12), frame_time=np.arange(12.0))
-    assert imgstore_zarr.open(root).report().ok
-    cut(root / f"000000{suffix}", 20)
-    (problem,) = imgstore_zarr.open(root).report().problems
+PLAIN_MKV = Kind("plain-mkv", "libx264", suffix=".mkv", options={"bf": "0", "g": "12"})
+CONTAINERS = ["plain", "mkv", "mjpeg"]
+
+
+def single(root: Path, name: str, *, frames: int = 12, indexed: int = 12) -> Path:
+    """A recording of one chunk, and of another kind of container; return its video."""
+    kind = next(kind for kind in [*KINDS, PLAIN_MKV] if kind.name == name)
+    write_metadata(root, extension=kind.suffix, imgshape=[96, 128])
+    path = encode(root / f"000000{kind.suffix}", scene(frames), kind)
+    np.savez(root / "000000.npz", frame_number=range(indexed), frame_time=np.arange(indexed) / 25)
+    return path
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_whole_chunks_of_other_containers(tmp_path: Path, container: str) -> None:
+    path = single(tmp_path / "r", container)
+    assert imgstore_zarr.open(tmp_path / "r").report().ok
+    cut(path, 20)
+    (problem,) = imgstore_zarr.open(tmp_path / "r").report().problems
     assert (problem.kind, problem.chunk) == ("chunk-damaged", 0)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("indexed", [9, 15])
+def test_an_index_of_another_length(tmp_path: Path, container: str, indexed: int) -> None:
+    single(tmp_path / "r", container, indexed=indexed)
+    (problem,) = imgstore_zarr.open(tmp_path / "r").report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-length", 0)
+    beyond = "have no numbers, and are left out" if indexed < 12 else "cannot be read"
+    said = f"has 12 frames, its index {indexed}; those beyond {beyond}"
+    assert problem.message.endswith(said)
+
+
+@pytest.mark.parametrize("container", ["fragmented", "plain-mkv", "mjpeg"])
+@pytest.mark.parametrize("part", [0.98, 0.9, 0.5])
+def test_a_chunk_that_is_cut_off(tmp_path: Path, container: str, part: float) -> None:
+    # Containers that open all the same.
+    path = single(tmp_path / "r", container, frames=30, indexed=30)
+    whole = imgstore_zarr.open(tmp_path / "r").frames[...]
+    cut(path, int(path.stat().st_size * part))
+    store = imgstore_zarr.open(tmp_path / "r")
+    (problem,) = store.report().problems
+    assert problem.kind in ("chunk-damaged", "chunk-length")
+    readable = 0
+    for position in range(30):
+        try:
+            image, _ = store.get_image(frame_index=position)
+        except CorruptChunkError:
+            continue
+        np.testing.assert_array_equal(image, whole[position])
+        readable += 1
+    assert 0 < readable < 30
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_link_to_nowhere(tmp_path: Path, container: str) -> None:
+    path = single(tmp_path / "r", container)
+    path.unlink()
+    path.symlink_to(tmp_path / "unmounted" / path.name)
+    store = imgstore_zarr.open(tmp_path / "r")
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-missing", 0)
+    with pytest.raises(ChunkMissingError, match="chunk 0"):
+        store.get_next_image()
+
+
+def test_a_chunk_that_goes_missing_while_the_store_is_open(tmp_path: Path) -> None:
+    path = single(tmp_path / "r", "plain")
+    store = imgstore_zarr.open(tmp_path / "r")
+    path.unlink()
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("chunk-missing", 0)
 
 
 @pytest.mark.parametrize("damage", ["h5", "datasets", "json"])
@@ -127,6 +189,49 @@ def test_damaged_extra_data(tmp_path: Path, damage: str) -> None:
     assert problem.kind == "extra-data-damaged"
     assert name in problem.message
     assert store.frames[...].shape == (50, 96, 128)
+
+
+EXTRA = json.dumps([{"a": i, "v": [1, [2, 3]], "frame_index": i} for i in range(4)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EXTRA, EXTRA + "\n", "\n " + EXTRA, json.dumps(json.loads(EXTRA), indent=2) + "\r\n", "[]"],
+)
+def test_whole_extra_data(tmp_path: Path, text: str) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(text)
+    assert imgstore_zarr.open(root).report().ok
+
+
+def test_extra_data_of_motif_without_positions(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra_data.json").write_text('[{"a": 1, "frame_number": 3}]')
+    store = imgstore_zarr.open(root)
+    with pytest.raises(CorruptChunkError, match="frame_index"):
+        store.get_extra_data()
+    (problem,) = store.report().problems
+    assert (problem.kind, problem.chunk) == ("extra-data-damaged", 0)
+    assert "frame_index" in problem.message
+
+
+def test_extra_data_that_break_off_anywhere(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    store = imgstore_zarr.open(root)
+    for length in range(len(EXTRA)):
+        (root / "000000.extra.json").write_text(EXTRA[:length])
+        (problem,) = store.report().problems
+        assert (problem.kind, problem.chunk) == ("extra-data-damaged", 0)
+        whole = EXTRA[:length].count("}")
+        assert f"break off, as after a crash; {whole} whole records" in problem.message
+
+
+def test_one_damaged_byte_of_extra_data(tmp_path: Path) -> None:
+    root = small(tmp_path / "recording")
+    (root / "000000.extra.json").write_text(EXTRA.replace('"v": ', '"v"@ ', 1))
+    (problem,) = imgstore_zarr.open(root).report().problems
+    assert problem.kind == "extra-data-damaged"
+    assert "of chunk 0 are damaged" in problem.message
 
 
 def test_problems_seen_on_opening_are_logged(

@@ -128,6 +128,52 @@ def test_an_existing_recording_is_never_overwritten(tmp_path: Path) -> None:
     assert imgstore_zarr.open(tmp_path / "r").frame_count == len(example)
 
 
+CHUNK_FILES = [
+    "000000.mp4",
+    "000003.mkv",
+    "000003.npz",
+    "000001.yaml",
+    "000000.extra.json",
+    "000002.extra_data.h5",
+    "000000.index.journal",
+]
+
+
+@pytest.mark.parametrize("format", ["avc1/mp4", "mjpeg/avi", "png/dir"])
+@pytest.mark.parametrize("name", CHUNK_FILES)
+def test_files_of_chunks_are_neither_overwritten_nor_taken_in(
+    tmp_path: Path, name: str, format: str
+) -> None:
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(RecordingExistsError, match=f"holds files of chunks .{name}."):
+        imgstore_zarr.create(tmp_path, format, SHAPE)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"somebody's"
+
+
+def test_other_files_may_be_there(tmp_path: Path) -> None:
+    names = ["notes.txt", "preview.mp4", "000000.png", ".hidden"]
+    for name in names:
+        (tmp_path / name).touch()
+    with imgstore_zarr.create(tmp_path, "avc1/mp4", SHAPE) as writer:
+        writer.add_image(scene(1)[0], 0, 0.0)
+        writer.empty()
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "metadata.yaml"}
+
+
+def test_empty_leaves_what_the_writer_did_not_make(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    names = ["000007.mp4", "000007.npz", "000009.extra.json", "000000.extra_data.h5", "000000.png"]
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE, chunksize=2) as writer:
+        for name in names:
+            (root / name).write_bytes(b"somebody's")
+        for number, image in enumerate(scene(5)):
+            writer.add_image(image, number, 0.0)
+            writer.add_extra_data(a=1)
+        writer.empty()
+        assert {path.name for path in root.iterdir()} == {*names, "metadata.yaml", ".lock"}
+
+
 # Extra data
 
 
@@ -190,7 +236,15 @@ def test_chunks_are_complete_once_their_index_is_there(tmp_path: Path) -> None:
         ({}, {}, [i / 50 for i in range(20)], 50),
         ({}, {}, [0.0, 0.02, 0.04, 0.3, 0.32, 0.34, 0.36, 0.38], 50),
         ({}, {}, [0.0, 0.02, 0.02, 0.01, 0.03, 0.05, 0.07, 0.09], 50),
-        ({}, {}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {}, [0.0, 0.5, 1.0], 2),
+        ({}, {}, [0.0, 1.0, 2.0], 1),
+        ({}, {}, [0.0, 2.0, 4.0], 25),
+        ({}, {}, [1e12 + 40.0 * i for i in range(12)], 25),
+        ({"hwframerate": 0.5}, {}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {"fps": 0.5}, [0.0, 2.0, 4.0], 0.5),
+        ({}, {"fps": np.float32(30)}, [0.0, 1.0, 2.0], 30),
+        ({}, {"fps": np.int64(30)}, [0.0, 1.0, 2.0], 30),
+        ({}, {"fps": None}, [0.0, 0.02], 50),
         ({}, {}, [0.0, 0.01], 100),
         ({}, {}, [7.0], 25),
         ({}, {}, [7.0] * 12, 25),
@@ -231,6 +285,62 @@ def test_players_show_the_rate_of_the_recording(
     store = imgstore_zarr.open(root)
     assert store.index.frame_time.tolist() == times
     assert [read_barcode(image[:48]) for image, _ in store] == list(range(len(times)))
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_times_in_milliseconds_cost_nothing(tmp_path: Path, unit: float) -> None:
+    # As in recordings of forks: every frame would be a key frame, and x264 spends more on slow video.
+    frames = scene(60)
+    root = tmp_path / "r"
+    with imgstore_zarr.create(root, "avc1/mp4", SHAPE) as writer:
+        for number, image in enumerate(frames):
+            writer.add_image(image, number, number / 25 * unit)
+    with av.open(str(root / "000000.mp4")) as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert (len(keys), sum(keys)) == (60, 3)
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "value"),
+    [
+        ("avc1/mp4", "crf", "18"),
+        ("avc1/mp4", "crf", True),
+        ("avc1/mp4", "crf", np.bool_(True)),
+        ("avc1/mp4", "crf", float("nan")),
+        ("avc1/mp4", "crf", [18]),
+        ("avc1/mp4", "crf", 18j),
+        ("avc1/mp4", "fps", "25"),
+        ("mjpeg/avi", "fps", "25"),
+        ("mjpeg/avi", "fps", float("inf")),
+        ("mjpeg/avi", "fps", False),
+        ("avc1/mp4", "fps", 0),
+        ("avc1/mp4", "fps", 10**400),
+        ("avc1/mp4", "gop", "12"),
+        ("avc1/mp4", "gop", 12.0),
+        ("avc1/mp4", "gop", True),
+        ("avc1/mp4", "gop", 2**31),
+        ("avc1/mp4", "gop", 0),
+        ("avc1/mp4", "preset", 3),
+        ("avc1/mp4", "preset", ["fast"]),
+        ("avc1/mp4", "preset", "faster than light"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, format: str, name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(UnsupportedFormatError, match=name):
+        imgstore_zarr.create(tmp_path / "r", format, SHAPE, **options)
+    assert not (tmp_path / "r").exists()
+
+
+def test_options_as_numbers_of_numpy(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"crf": 30, "fps": 50.0, "gop": 4}
+    of_numpy = {"crf": np.uint8(30), "fps": np.float32(50), "gop": np.int64(4)}
+    for name, options in ("given", given), ("numpy", of_numpy):
+        with imgstore_zarr.create(tmp_path / name, "avc1/mp4", SHAPE, **options) as writer:
+            for number, image in enumerate(scene(12)):
+                writer.add_image(image, number, number / 50)
+    videos = [(tmp_path / name / "000000.mp4").read_bytes() for name in ("given", "numpy")]
+    assert videos[0] == videos[1]
 
 
 def test_a_chunk_keeps_the_rate_of_those_before_it_until_that_changes(tmp_path: Path) -> None:

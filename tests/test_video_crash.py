@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 import imgstore_zarr
 from imgstore_zarr import RecordingExistsError, RecordingLockedError
-from tests.test_motif import gray
+from tests.reference import Reference
+from tests.test_motif import gray, small
 from tests.videos import opencv_frames, read_barcode, scene
 
 FORMATS = ["avc1/mp4", "h264/mkv", "mjpeg/avi"]
@@ -390,3 +392,54 @@ def test_a_killed_repair_can_be_repeated(tmp_path: Path) -> None:
         ]
         shutil.rmtree(root)
     assert died >= 8
+
+
+# Writers of others
+
+
+def test_a_recording_that_motif_may_be_writing_is_not_repaired(tmp_path: Path) -> None:
+    root = small(tmp_path / "r")
+    with (root / "000000.extra.json").open("w") as theirs:
+        theirs.write('[{"frame_index": 0}')
+        theirs.flush()
+        (root / ".lock").touch()
+        # However long ago it wrote: frames may be minutes apart.
+        for path in root.iterdir():
+            os.utime(path, (1.5e9, 1.5e9))
+        with pytest.raises(RecordingLockedError, match=r"make sure that neither is at work"):
+            imgstore_zarr.repair(root)
+        assert (root / ".lock").exists()
+        theirs.write(', {"frame_index": 1}]')
+    (root / ".lock").unlink()
+    assert imgstore_zarr.repair(root).ok
+    text = (root / "000000.extra.json").read_text()
+    assert json.loads(text) == [{"frame_index": 0}, {"frame_index": 1}]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("format", ["mjpeg", "npy"])
+def test_what_a_killed_imgstore_left(reference: Reference, tmp_path: Path, format: str) -> None:
+    images = tmp_path / "images.npy"
+    np.save(images, SCENE[:6])
+    root = tmp_path / "r"
+    reference("leave_open", path=root, format=format, images=images)
+    assert (root / ".lock").read_bytes() == b""
+    with pytest.raises(RecordingLockedError):
+        imgstore_zarr.repair(root)
+    (root / ".lock").unlink()
+    imgstore_zarr.repair(root)
+    assert not (root / ".lock").exists()
+    table = imgstore_zarr.open(root).get_extra_data()
+    assert table is not None
+    assert table["a"].tolist() == list(range(6))
+    # The list of its open chunk has an end now, for imgstore as well.
+    lists = [json.loads(path.read_text()) for path in sorted(root.rglob("*.extra.json"))]
+    assert [record["a"] for records in lists for record in records] == list(range(6))
+
+
+def test_repair_of_a_whole_recording_writes_nothing(tmp_path: Path) -> None:
+    root = small(tmp_path / "r")
+    (root / "000000.extra.json").write_text('[{"frame_index": 0}]\n')
+    before = {path.name: path.stat() for path in (root, *root.iterdir())}
+    assert imgstore_zarr.repair(root).ok
+    assert {path.name: path.stat() for path in (root, *root.iterdir())} == before

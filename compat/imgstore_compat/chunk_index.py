@@ -22,7 +22,7 @@ SUFFIXES = (".npz", ".yaml")
 _NPY = re.compile(
     rb"\x93NUMPY(?:\x01\x00..|\x02\x00....)"
     rb"\{'descr': '(?P<descr>[<>|=][iuf][1248])', 'fortran_order': (?:True|False), "
-    rb"'shape': \((?P<count>\d+),\), \} *\n",
+    rb"'shape': \((?P<count>\d+)L?,\), \} *\n",  # Python 2 wrote 10L
     re.DOTALL,
 )
 
@@ -79,6 +79,10 @@ def read_chunk_index(location: Location, stem: str) -> Columns | None:
             continue
         except PermissionError as error:
             raise access_error(location, f"reading {key}", error) from error
+        except IsADirectoryError as error:
+            raise CorruptChunkError(
+                f"{location.name}: {key} should be the index of a chunk, and is a directory"
+            ) from error
         try:
             numbers, times = _from_npz(data) if suffix == ".npz" else _from_yaml(data)
             columns = _integers(np.asarray(numbers)), _floats(np.asarray(times))

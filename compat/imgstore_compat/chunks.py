@@ -135,6 +135,10 @@ def read_journal(location: Location, stem: str) -> Columns | None:
         return decode_journal(location.read(stem + JOURNAL))
     except FileNotFoundError:
         return None
+    except IsADirectoryError as error:
+        raise CorruptChunkError(
+            f"{location.name}: {stem}{JOURNAL} should be a file, and is a directory"
+        ) from error
 
 
 def _frame_index(columns: Mapping[int, Columns]) -> FrameIndex:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import io
-import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgstore_compat.json_records import Record, parse_records
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.layouts import Problem
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 _MOTIF = (".extra_data.h5", ".extra_data.json")
 _IMGSTORE = (".extra.json", ".extra_data.json")
 
+# What reading a damaged file raises.
+_DAMAGE = (ValueError, KeyError, TypeError, OSError, RecursionError)
+
 
 @dataclass(frozen=True)
 class ExtraFiles:
@@ -36,7 +38,8 @@ class ExtraFiles:
     location
         The recording.
     chunks
-        Per chunk its number, and the key of its index without an ending.
+        Per chunk its number, and the key of its index without an ending. Files of other numbers do
+        not belong to the recording, as in imgstore.
     """
 
     location: Location
@@ -93,105 +96,102 @@ class ExtraFiles:
         try:
             if key.endswith(".h5"):
                 return _from_h5(self.location, key)
-            table = pd.DataFrame(_parse_records(self.location, key, self.location.read(key)))
+            table = pd.DataFrame(_read_records(self.location, key))
             if is_motif and not table.empty:
                 table = table[table["frame_number"] >= 0]
                 columns = ["frame_index", *({"sensor_time"} & set(table.columns))]
                 table = table.sort_values(by=columns, ignore_index=True)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged(self.location, key, error) from error
         return table
 
     def problems(self) -> tuple[Problem, ...]:
-        """Return what is wrong with the files, as far as that can be told without reading them all."""
-        found = []
-        for _, key in self._keys():
-            try:
-                if key.endswith(".h5"):
-                    with _open_h5(self.location, key) as file:
-                        _ = [
-                            file[name].shape for name in ("camera", "sample_delay", *datasets(file))
-                        ]
-                elif self.location.open(key).tail(1) != b"]":
-                    raise ValueError("the list of records has no end")
-            except (OSError, KeyError, TypeError, ValueError) as error:
-                what = str(_damaged(self.location, key, error))
-                found.append(Problem("extra-data-damaged", what))
-        return tuple(found)
+        """Return what is wrong with the files, and which of them belong to no chunk."""
+        chunks = {number for number, _ in self.chunks}
+        found = [_problem(self.location, *found) for found in self._keys()]
+        found += [
+            Problem(
+                "extra-data-without-chunk",
+                f"{self.location.name}: there is no chunk {number} to which the extra data {name} "
+                "could belong; they are left out",
+                number,
+            )
+            for name in self.location.names()
+            if (number := _number(name)) is not None and number not in chunks
+        ]
+        return tuple(problem for problem in found if problem is not None)
 
     def samplerate(self) -> float | None:
-        """Return the one sample rate of Motif's data, in Hz."""
+        """Return the one sample rate of Motif's data, in Hz; CorruptChunkError where it is damaged."""
         for _, key in self._keys((".extra_data.h5",)):
-            with _open_h5(self.location, key) as file:
-                rates = [file[name].attrs.get("samplerate") for name in datasets(file)]
-            if len(rates) == 1 and rates[0] is not None:
-                return float(rates[0])
+            try:
+                with _open_h5(self.location, key) as file:
+                    rates = [file[name].attrs.get("samplerate") for name in datasets(file)]
+                if len(rates) == 1 and rates[0] is not None:
+                    return float(rates[0])
+            except _DAMAGE as error:
+                raise _damaged(self.location, key, error) from error
         return None
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
-_BETWEEN = re.compile(r"\s*,?\s*")
+def _number(name: str) -> int | None:
+    """The chunk of a file in the root of a recording, if it is one of extra data."""
+    stem, dot, end = name.partition(".")
+    return int(stem) if stem.isdecimal() and dot + end in EXTRA_DATA_FILE_EXTENSIONS else None
 
 
-def read_records(location: Location, key: str) -> list[dict[str, Any]]:
+def _problem(location: Location, is_motif: bool, key: str) -> Problem | None:
+    chunk = int(match[0]) if (match := re.match(r"\d+", key)) else None
+    try:
+        if key.endswith(".h5"):
+            with _open_h5(location, key) as file:
+                _ = [file[name].shape for name in ("camera", "sample_delay", *datasets(file))]
+            return None
+        records, complete = parse_records(location.read(key))
+        if is_motif and records:
+            names = {name for record in records for name in record}
+            if missing := {"frame_number", "frame_index"} - names:
+                raise KeyError(*sorted(missing))
+    except _DAMAGE as error:
+        return Problem("extra-data-damaged", str(_damaged(location, key, error)), chunk)
+    if complete:
+        return None
+    what = (
+        f"{location.name}: {_what(key)} break off, as after a crash; {len(records)} whole records "
+        "can be read; if no writer is at work, imgstore_zarr.repair(...) gives them an end"
+    )
+    return Problem("extra-data-damaged", what, chunk)
+
+
+def read_records(location: Location, key: str) -> list[Record]:
     """Read a list of records in JSON; CorruptChunkError where it is damaged."""
     try:
-        return _parse_records(location, key, location.read(key))
-    except (ValueError, TypeError) as error:
+        return _read_records(location, key)
+    except _DAMAGE as error:
         raise _damaged(location, key, error) from error
 
 
-def _parse_records(location: Location, key: str, data: bytes) -> list[dict[str, Any]]:
-    # A writer that did not come to its end leaves a list without its end.
-    text = codecs.getincrementaldecoder("utf-8")().decode(data)
-    try:
-        records: list[dict[str, Any]] = json.loads(text)
-    except json.JSONDecodeError:
-        records = whole_records(text)
+def _read_records(location: Location, key: str) -> list[Record]:
+    records, complete = parse_records(location.read(key))
+    if not complete:
         warnings.warn(
-            f"{location.name}: the extra data {key} break off, as after a crash; "
+            f"{location.name}: {_what(key)} break off, as after a crash; "
             f"read were the {len(records)} whole records before",
             stacklevel=5,
         )
     return records
 
 
+def _what(key: str) -> str:
+    match = re.match(r"\d+", key)
+    return f"the extra data {key} of chunk {int(match[0])}" if match else f"the extra data {key}"
+
+
 def _damaged(location: Location, key: str, error: Exception) -> CorruptChunkError:
     return CorruptChunkError(
-        f"{location.name}: the extra data {key} are damaged ({type(error).__name__}: {error}); "
-        "ignore_corrupt_chunks=True leaves them out"
+        f"{location.name}: {_what(key)} are damaged ({type(error).__name__}: {error}); "
+        "get_extra_data(ignore_corrupt_chunks=True) leaves them out"
     )
-
-
-def whole_records(text: str) -> list[dict[str, Any]]:
-    """Return the records of a JSON list that breaks off; ValueError where it is damaged otherwise."""
-    text = text.strip()
-    if text and not text.startswith("["):
-        raise ValueError("no list of records")
-    decoder = json.JSONDecoder()
-    records: list[dict[str, Any]] = []
-    position = 1
-    while (match := _BETWEEN.match(text, position)) and (start := match.end()) < len(text):
-        try:
-            record, position = decoder.raw_decode(text, start)
-        except json.JSONDecodeError:
-            if _breaks_off(text[start:]):
-                break
-            raise
-        if not isinstance(record, dict):
-            raise TypeError(f"{record!r} is no record")
-        records.append(record)
-    return records
-
-
-def _breaks_off(text: str) -> bool:
-    """Whether a JSON object begins here that does not end."""
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
-        if depth <= 0:
-            return False
-    return text.startswith("{")
 
 
 def _text(value: Any) -> str:
@@ -200,6 +200,8 @@ def _text(value: Any) -> str:
 
 def datasets(file: h5py.File) -> list[str]:
     """Return the names of the datasets in Motif's HDF5 file."""
+    if "datasets" not in file.attrs:
+        raise ValueError("it has no attribute 'datasets', which names those that it has")
     return [name.strip() for name in _text(file.attrs["datasets"]).split(",")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import re
 import zoneinfo
 from collections.abc import Callable, Collection, Mapping
@@ -28,6 +29,7 @@ STORE_KEY = "__store"
 STORE_VERSION = 2
 VIDEO_CLASSES = ("VideoImgStore", "VideoImgStoreFFMPEG")
 DIRECTORY_CLASS = "DirectoryImgStore"
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".avi")
 IMGSTORE_CLASSES = (*VIDEO_CLASSES, DIRECTORY_CLASS)
 
 # What yaml, and using what it gives, raise on a damaged document.
@@ -43,6 +45,8 @@ _DAMAGE = (
 
 # The formats for which imgstore cuts odd sizes, since 4:2:0 video cannot have them.
 _CUT_FORMATS = frozenset({"mjpeg", "mjpeg/avi", "h264/mkv", "avc1/mp4"})
+# OpenCV reads no image of more than 2**30 pixels; arrays in npy may be somewhat larger.
+_LARGEST = 2**32
 # Of several dates the last counts, as for imgstore.
 _DATE_IN_NAME = re.compile(r".*(20\d{6}_\d{6})")
 
@@ -170,7 +174,7 @@ def read_metadata(location: Location, classes: Collection[str]) -> StoreMetadata
             f"{STORE_VERSION} is read"
         )
     for key, check in _CHECKS.items():
-        if key not in store and key != "encoding":
+        if key not in store and key not in _OPTIONAL:
             raise _invalid(location, f"{FILE} lacks {STORE_KEY}.{key}")
         try:
             check(store.get(key))
@@ -185,10 +189,41 @@ def _invalid(location: Location, what: str) -> InvalidMetadataError:
     return InvalidMetadataError(f"{location.name}: {what}; restore it from a backup")
 
 
+def _whole(value: Any) -> int:
+    # Some writers wrote 4500.0.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError("must be an integer")
+    return int(value)
+
+
+def _check_format(value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise TypeError("must be a name")
+
+
 def _check_shape(value: Any) -> None:
-    shape = [int(n) for n in value]
+    if not isinstance(value, list):
+        raise TypeError("must be a list of two or three sizes")
+    shape = [_whole(n) for n in value]
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError("must be two or three sizes of at least 1")
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(f"must be of at most {_LARGEST} values")
+
+
+def _check_chunksize(value: Any) -> None:
+    if _whole(value) < 1:
+        raise ValueError("must be at least 1")
+
+
+def _check_created(value: Any) -> None:
+    if value is not None:
+        _utc(value)
+
+
+def _check_extension(value: Any) -> None:
+    if value and value not in VIDEO_EXTENSIONS:
+        raise ValueError(f"is none of {', '.join(VIDEO_EXTENSIONS)}")
 
 
 def _check_encoding(value: Any) -> None:
@@ -199,17 +234,21 @@ def _check_encoding(value: Any) -> None:
 
 
 def _check_dtype(value: Any) -> None:
-    if np.dtype(value).kind not in "biuf":
+    # NumPy takes None for float64.
+    if not isinstance(value, str) or np.dtype(value).kind not in "biuf":
         raise ValueError("must be one of integers or floats")
 
 
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
-    "format": str,
+    "format": _check_format,
     "imgshape": _check_shape,
     "imgdtype": _check_dtype,
-    "chunksize": int,
+    "chunksize": _check_chunksize,
     "encoding": _check_encoding,
+    "created_utc": _check_created,
+    "extension": _check_extension,
 }
+_OPTIONAL = frozenset({"encoding", "created_utc", "extension"})
 
 
 def timezone_of(metadata: StoreMetadata) -> dt.tzinfo:
@@ -230,10 +269,8 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
     zone, else the time at which ``metadata.yaml`` was last modified.
     """
     created = metadata.store.get("created_utc")
-    if isinstance(created, str):
-        created = _parse_date(location, created)
-    if isinstance(created, dt.datetime):
-        return created.astimezone(dt.UTC) if created.tzinfo else created.replace(tzinfo=dt.UTC)
+    if created is not None:
+        return _utc(created)
     folder = location.name.rstrip("/").rsplit("/", 1)[-1]
     if match := _DATE_IN_NAME.match(folder):
         with contextlib.suppress(ValueError):  # digits that are no date
@@ -244,18 +281,22 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
     return dt.datetime.fromtimestamp((location.path / FILE).stat().st_mtime, dt.UTC)
 
 
-def _parse_date(location: Location, text: str) -> dt.datetime:
+def _utc(date: Any) -> dt.datetime:
+    """A date, as text or as YAML gives it, in UTC; ValueError, TypeError or OverflowError for others."""
+    if isinstance(date, str):
+        date = _parse_date(date)
+    if not isinstance(date, dt.datetime):
+        raise TypeError("must be a date and a time")
+    return date.astimezone(dt.UTC) if date.tzinfo else date.replace(tzinfo=dt.UTC)
+
+
+def _parse_date(text: str) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(text)
     except ValueError:
         import dateutil.parser
 
-        try:
-            return dateutil.parser.parse(text)
-        except (ValueError, OverflowError) as error:
-            raise _invalid(
-                location, f"{STORE_KEY}.created_utc in {FILE} is {text!r}, no date"
-            ) from error
+        return dateutil.parser.parse(text)
 
 
 def dump_metadata(

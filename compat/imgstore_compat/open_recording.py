@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from imgstore_compat.metadata import FILE, LOCK_FILE
-from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
+from imgstore_compat.chunk_index import SUFFIXES as INDEXES
+from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
+from imgstore_compat.metadata import FILE, LOCK_FILE, VIDEO_EXTENSIONS
+from imgstore_zarr.errors import (
+    RecordingExistsError,
+    RecordingLockedError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
+
+# imgstore and Motif leave the file empty, and hold no lock on it that another process could see.
+_OURS = b"imgstore-zarr\n"
+
+# Of what lies beside the metadata for a chunk.
+_ENDINGS = (*VIDEO_EXTENSIONS, *INDEXES, JOURNAL, *EXTRA_DATA_FILE_EXTENSIONS)
 
 
 def local_directory(location: Location) -> Directory:
@@ -73,7 +86,7 @@ class OpenRecording:
             location.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise access_error(location, "making the directory", error) from error
-        self._lock = Lock(location, location.root / LOCK_FILE)
+        self._lock = lock_recording(location)
         try:
             # Again: another writer may have been here before the lock was taken.
             refuse_existing(location)
@@ -91,15 +104,68 @@ class OpenRecording:
         self._lock.release()
 
 
+def lock_recording(location: Directory) -> Lock:
+    """Take the right to change a recording; its ``.lock`` says that this project has it.
+
+    Raises
+    ------
+    RecordingLockedError, RecordingAccessError
+        See `Lock`.
+    """
+    file = location.root / LOCK_FILE
+    lock = Lock(location, file)
+    try:
+        if file.read_bytes() != _OURS:
+            file.write_bytes(_OURS)
+    except OSError as error:
+        location.delete(LOCK_FILE)
+        lock.release()
+        raise access_error(location, "writing", error) from error
+    return lock
+
+
+def refuse_other_writers(location: Directory) -> None:
+    """Refuse a recording that imgstore or Motif may be writing.
+
+    Raises
+    ------
+    RecordingLockedError
+        It has a ``.lock`` of theirs. No age of files tells that its writer is dead: frames may be
+        minutes apart.
+    """
+    try:
+        ours = location.read(LOCK_FILE) == _OURS
+    except FileNotFoundError:
+        return
+    if not ours:
+        raise RecordingLockedError(
+            f"{location.name} has a {LOCK_FILE} of imgstore or Motif, which write to it, or were "
+            f"interrupted; make sure that neither is at work, then remove "
+            f"{location.root / LOCK_FILE}, and try again"
+        )
+
+
 def refuse_existing(location: Directory) -> None:
-    """Raise RecordingExistsError where there is a recording already."""
+    """Raise RecordingExistsError where there is a recording already, or what would become part of it."""
+    try:
+        names = location.names()
+    except PermissionError as error:
+        raise access_error(location, "looking for a recording", error) from error
     for name in METADATA_FILES:
-        try:
-            there = location.exists(name)
-        except PermissionError as error:
-            raise access_error(location, "looking for a recording", error) from error
-        if there:
+        if name in names:
             raise RecordingExistsError(
                 f"{location.name} already holds a recording (it has {name}), which is never "
                 "overwritten; choose another place, or remove it first"
             )
+    chunks = [name for name in names if _is_of_chunk(name)]
+    if chunks:
+        raise RecordingExistsError(
+            f"{location.name} holds files of chunks ({', '.join(chunks[:3])}"
+            f"{', ...' if len(chunks) > 3 else ''}), which are never overwritten; choose another "
+            "place, or move them"
+        )
+
+
+def _is_of_chunk(name: str) -> bool:
+    stem, dot, end = name.partition(".")
+    return stem.isdecimal() and dot + end in _ENDINGS

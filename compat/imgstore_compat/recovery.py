@@ -8,12 +8,15 @@ from collections.abc import Callable
 from imgstore_compat.chunk_index import dump_chunk_index, read_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import Stems, read_journal
-from imgstore_compat.extra_files import whole_records
 from imgstore_compat.extra_writer import SUFFIX as EXTRA
+from imgstore_compat.json_records import parse_records
 from imgstore_compat.metadata import LOCK_FILE
+from imgstore_compat.open_recording import lock_recording, refuse_other_writers
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.lock import Lock
 from imgstore_zarr.storage import Directory
+
+# What reading a damaged list of records raises.
+_DAMAGE = (ValueError, TypeError, RecursionError, IsADirectoryError)
 
 
 def repair_chunks(
@@ -38,12 +41,15 @@ def repair_chunks(
     Raises
     ------
     RecordingLockedError
-        A writer is at work.
+        A writer is at work, or one of imgstore or Motif may be.
     """
     journals = {n: stem for n, stem in stems.items() if location.exists(stem + JOURNAL)}
-    if not journals and not location.exists(LOCK_FILE):
-        return ()
-    lock = Lock(location, location.root / LOCK_FILE)
+    if not journals:
+        refuse_other_writers(location)
+        unfinished = (_is_unfinished(location, stem + EXTRA) for stem in stems.values())
+        if not location.exists(LOCK_FILE) and not any(unfinished):
+            return ()
+    lock = lock_recording(location)
     try:
         problems = []
         for number, stem in journals.items():
@@ -68,7 +74,8 @@ def _finish_chunk(
     if journal is not None and read_chunk_index(location, stem) is None:
         numbers, times = journal
         kept = min(len(numbers), finish(number))
-        if kept:
+        # Without an index there would be no chunk to which the extra data belong.
+        if kept or location.exists(stem + EXTRA):
             location.write(f"{stem}.npz", dump_chunk_index(numbers[:kept], times[:kept]))
         if kept < len(numbers):
             problems.append(
@@ -83,15 +90,27 @@ def _finish_chunk(
     return problems
 
 
+def _is_unfinished(location: Directory, key: str) -> bool:
+    try:
+        return not parse_records(location.read(key)).complete
+    except FileNotFoundError:
+        return False
+    except _DAMAGE:
+        return True
+
+
 def _close_extra(location: Directory, number: int, key: str) -> list[Problem]:
     """Give a list of records that breaks off its end."""
     try:
-        if location.open(key).tail(1) != b"]":
-            text = location.read(key).decode("utf-8", errors="ignore")
-            location.write(key, json.dumps(whole_records(text)).encode())
+        records, complete = parse_records(location.read(key))
+        if not complete:
+            location.write(key, json.dumps(records).encode())
     except FileNotFoundError:
         pass
-    except (ValueError, TypeError) as error:
-        message = f"{location.name}: the extra data {key} are damaged ({error}); they stay so"
+    except _DAMAGE as error:
+        message = (
+            f"{location.name}: the extra data {key} of chunk {number} are damaged ({error}); they "
+            "stay so"
+        )
         return [Problem("extra-data-damaged", message, number)]
     return []

@@ -159,10 +159,36 @@ def record(
             getattr(store, method)(**given)
 
 
+def leave_open(package: Any, path: str, format: str, images: str) -> None:
+    """Write a recording, with extra data, in a process that ends before it closes it."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        frames = np.load(images)
+        store = package.new_for_format(
+            format, path=path, imgshape=frames.shape[1:], imgdtype=frames.dtype, chunksize=4
+        )
+        for i, image in enumerate(frames):
+            store.add_image(image, i, i / 25)
+            store.add_extra_data(a=i)
+        # imgstore buffers them; a longer recording would have them on storage.
+        store._extra_data_fp.flush()
+    finally:
+        os._exit(0)
+
+
 def save_index(package: Any, path: str, destination: str) -> None:
     """Write the index as SQLite."""
     with _opened(package, path) as store:
         store.save_index(destination)
+
+
+def reindex(package: Any, path: str) -> None:
+    """Renumber a recording."""
+    with _opened(package, path) as store:
+        store.reindex()
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -175,6 +201,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         extra_data,
         samplerate,
         record,
+        leave_open,
+        reindex,
         save_index,
     )
 }

@@ -132,15 +132,15 @@ def unpack(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
         It is damaged, or holds something else.
     """
     file = _Reader(data)
-    magic, version, options, checksum, *_, count, spare = _HEADER.unpack(file.take(_HEADER.size))
-    if magic != _MAGIC or version != _VERSION or options not in (2, 3) or count < 1 or spare < 0:
-        raise ValueError("it is no Bloscpack file of an array")
-    stored_dtype, order = _read_metadata(file, shape, dtype)
+    options, checksum, count, spare = _read_header(file)
+    stored, stored_shape, order = _read_metadata(file)
+    if stored_shape != shape or stored.newbyteorder("=") != dtype:
+        raise ValueError(f"it holds {stored} {stored_shape}")
     offsets: NDArray[np.int64] | None = None
     if options & _OFFSETS:
         offsets = np.frombuffer(file.take(8 * (count + spare)), "<i8")
     digest = _checksum(checksum)
-    pixels = np.empty(math.prod(shape), stored_dtype)
+    pixels = np.empty(math.prod(shape), stored)
     target = pixels.view(np.uint8)
     at = 0
     for i in range(count):
@@ -162,10 +162,23 @@ def unpack(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     return pixels.reshape(shape, order=order).astype(dtype, "C", copy=False)
 
 
-def _read_metadata(
-    file: _Reader, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[np.dtype[Any], Any]:
-    """The dtype and the order as they are stored; the shape and dtype must be these."""
+def stored_dtype(data: bytes) -> np.dtype[Any]:
+    """Return the dtype of the array in a Bloscpack file; ValueError where it is damaged."""
+    file = _Reader(data)
+    _read_header(file)
+    return _read_metadata(file)[0].newbyteorder("=")
+
+
+def _read_header(file: _Reader) -> tuple[int, int, int, int]:
+    """The options, the checksum, the number of chunks, and for how many more there is room."""
+    magic, version, options, checksum, *_, count, spare = _HEADER.unpack(file.take(_HEADER.size))
+    if magic != _MAGIC or version != _VERSION or options not in (2, 3) or count < 1 or spare < 0:
+        raise ValueError("it is no Bloscpack file of an array")
+    return options, checksum, count, spare
+
+
+def _read_metadata(file: _Reader) -> tuple[np.dtype[Any], tuple[int, ...], Any]:
+    """The dtype, the shape and the order as they are stored."""
     magic, _, checksum, codec, _, size, room, stored, _ = _METADATA.unpack(
         file.take(_METADATA.size)
     )
@@ -187,9 +200,7 @@ def _read_metadata(
         order = {"C": "C", "F": "F"}[document["order"]]
     except (zlib.error, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its metadata are damaged ({error})") from error
-    if found_shape != shape or found.newbyteorder("=") != dtype:
-        raise ValueError(f"it holds {found} {found_shape}")
-    return found, order
+    return found, found_shape, order
 
 
 def _checksum(code: int) -> Callable[[Any], bytes]:

@@ -52,7 +52,7 @@ def _inspect_chunk(location: Directory, info: RecordingInfo, chunk: ChunkSpan) -
     if len(names) > len(keys):
         what = (
             f"{location.name}: chunk {chunk.number} has {len(names)} images, its index {len(keys)}; "
-            "those beyond cannot be read"
+            "those beyond have no numbers, and are left out"
         )
         return Problem("chunk-length", what, chunk.number)
     return None

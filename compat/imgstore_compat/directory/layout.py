@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, holes, read_chunks, read_journal
+from imgstore_compat.directory import bloscpack
 from imgstore_compat.directory.frames import DirectoryFrames, image_key, is_chunk_folder, read_image
 from imgstore_compat.directory.image_files import DTYPES, check_image, is_lossless, npy_dtype
 from imgstore_compat.directory.inspection import inspect_images
@@ -181,11 +182,15 @@ def _stems(numbers: list[int]) -> dict[int, str]:
     return {number: f"{number:06d}/index" for number in numbers}
 
 
-def _npy_dtype(location: Location, said: np.dtype[Any]) -> np.dtype[Any]:
+def _stored_dtype(location: Location, kind: str, said: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype of the first image: imgstore says uint8 unless told, and saves what it is given."""
     for name in filter(is_chunk_folder, location.names()):
-        with contextlib.suppress(OSError):
-            return npy_dtype(location.open(image_key(int(name), 0, "npy"))) or said
+        key = image_key(int(name), 0, kind)
+        with contextlib.suppress(OSError, ValueError):
+            if kind == "bpk":
+                return bloscpack.stored_dtype(location.read(key))
+            if found := npy_dtype(location.open(key)):
+                return found
     return said
 
 
@@ -201,13 +206,16 @@ def _info(location: Location) -> RecordingInfo:
         # What imgstore takes for gray, OpenCV reads without a channel.
         shape = shape[:2] if shape[2] == 1 else shape
         check_image(kind, shape, metadata.dtype)
+    dtype = metadata.dtype
+    if DTYPES[kind] is None:
+        dtype = _stored_dtype(location, kind, dtype)
     return RecordingInfo(
         name=location.name,
         layout="directory",
         format=kind,
         imgshape=shape,
         stored_shape=shape,
-        imgdtype=_npy_dtype(location, metadata.dtype) if kind == "npy" else metadata.dtype,
+        imgdtype=dtype,
         encoding=metadata.encoding,
         chunksize=metadata.chunksize,
         created=created_of(location, metadata),

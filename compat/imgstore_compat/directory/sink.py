@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from imgstore_compat.chunk_index import dump_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunk_journal import ChunkJournal
-from imgstore_compat.directory.frames import image_key, is_chunk_folder
+from imgstore_compat.directory.frames import image_key
 from imgstore_compat.directory.image_files import check_image, encode_image, is_lossless
 from imgstore_compat.extra_writer import ExtraWriter
 from imgstore_compat.metadata import DIRECTORY_CLASS, dump_metadata
@@ -137,14 +137,13 @@ class DirectorySink:
         self._extra.close()
 
     def empty(self) -> None:
-        """Remove every chunk; the recording stays and can be written to."""
+        """Remove every chunk that was written; the recording stays and can be written to."""
         with contextlib.suppress(OSError):
             self._extra.close()
         if self._journal is not None:
             self._journal.discard()
-        for name in self._location.names():
-            if is_chunk_folder(name):
-                self._location.delete(name)
+        for chunk in range(self._chunk + 1):
+            self._location.delete(f"{chunk:06d}")
         self._begin()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ _FRAMES = 8
 _SECONDS = 0.5
 
 _SLOWEST, _FASTEST = 1e-5, 1e6
+_SLOWEST_SHOWN = 1.0
 
 # Recordings keep the rate that they began with, unless it changes by more than cameras waver.
 _TOLERANCE = 0.1
@@ -60,6 +61,15 @@ class FrameRate:
         rate = _rate(float(1 / np.median(steps))) if len(steps) else None
         if rate and not (self.value and abs(rate / self.value - 1) < _TOLERANCE):
             self.value = rate
+
+    @property
+    def shown(self) -> float | None:
+        """The rate that a player should show; None where it was not measured, or is too low for that.
+
+        Frame times may be milliseconds. Then a usual camera seems to take a frame in half a minute; and
+        of one that does, nobody wants to see it.
+        """
+        return self.value if self.value and self.value >= _SLOWEST_SHOWN else None
 
     def _steps(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         steps = np.diff(self._times)

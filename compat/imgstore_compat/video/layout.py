@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_compat.chunk_index import SUFFIXES
+from imgstore_compat.chunk_index import SUFFIXES, read_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, holes, read_chunks
 from imgstore_compat.extra_files import ExtraFiles
@@ -29,11 +30,7 @@ from imgstore_compat.renumber import renumber_chunks
 from imgstore_compat.video.frames import VideoFrames
 from imgstore_compat.video.recovery import repair_videos
 from imgstore_compat.video.sink import CODECS, VideoSink, encoder_options
-from imgstore_zarr.errors import (
-    ChunkMissingError,
-    UnsupportedFormatError,
-)
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -64,22 +61,13 @@ class VideoLayout:
         directory = local_directory(location)
         metadata = read_metadata(directory, VIDEO_CLASSES)
         files = _Files(directory, metadata.extension, directory.names())
-        videos = _numbers(files.names, (metadata.extension,))
-        numbers = videos | _numbers(files.names, (*SUFFIXES, *EXTRA_DATA_FILE_EXTENSIONS))
         problems: tuple[Problem, ...] = ()
         if index is None:
             chunks = read_chunks(directory, files.stems, files.stored)
-            index, problems = chunks.index, chunks.problems
+            index, problems = chunks.index, (*chunks.problems, *files.left_over_problems)
         problems += holes(location, {*files.stems, *index.chunk_numbers.tolist()})
         problems += tuple(
-            Problem(
-                "chunk-missing",
-                f"{location.name}: chunk {chunk.number} has an index of {len(chunk)} frames, "
-                f"but no video {chunk.number:06d}{metadata.extension}; they cannot be read",
-                chunk.number,
-            )
-            for chunk in index.chunks()
-            if chunk.number not in videos
+            files.missing(chunk) for chunk in index.chunks() if chunk.number not in files.videos
         )
         info = _info(directory, metadata)
         frames = VideoFrames(
@@ -90,8 +78,7 @@ class VideoLayout:
             index.chunk_starts,
             len(index),
         )
-        extra = ExtraFiles(directory, tuple((n, f"{n:06d}") for n in sorted(numbers)))
-        return Parts(info, index, frames, extra, problems)
+        return Parts(info, index, frames, files.extra, problems)
 
     def extract(self, location: Location, position: int) -> NDArray[Any] | None:
         """Return one stored image, BGR; see `ExtractsFrames`."""
@@ -113,8 +100,11 @@ class VideoLayout:
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`."""
         directory = local_directory(location)
-        stems = {chunk.number: f"{chunk.number:06d}" for chunk in index.chunks()}
-        renumber_chunks(directory, stems, index, frame_number)
+        extension = read_metadata(directory, VIDEO_CLASSES).extension
+        files = _Files(directory, extension, directory.names())
+        left_over = [f"{files.left_over:06d}{end}" for end in SUFFIXES if files.left_over]
+        stems = {chunk.number: f"{chunk.number:06d}" for chunk in index.chunks()} | files.stems
+        renumber_chunks(directory, stems, index, frame_number, left_over)
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
         """Look into every file of video and of extra data; see `Inspects`."""
@@ -124,8 +114,7 @@ class VideoLayout:
         # Of a chunk that is not finished the index has what is whole in its file.
         chunks = [c for c in index.chunks() if f"{c.number:06d}{JOURNAL}" not in files.names]
         problems = [files.check(chunk) for chunk in chunks]
-        extra = ExtraFiles(directory, tuple(files.stems.items()))
-        return (*filter(None, problems), *extra.problems())
+        return (*filter(None, problems), *files.extra.problems())
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Finish what an interrupted writer left; see `Repairs`."""
@@ -154,32 +143,89 @@ class _Files:
     def path(self, number: int) -> Path:
         return self.directory.root / f"{number:06d}{self.extension}"
 
-    @property
+    @cached_property
+    def videos(self) -> set[int]:
+        return _numbers(self.names, (self.extension,))
+
+    @cached_property
     def stems(self) -> dict[int, str]:
-        numbers = _numbers(self.names, (self.extension, *SUFFIXES, JOURNAL))
+        numbers = self._numbers - {self.left_over}
         return {number: f"{number:06d}" for number in sorted(numbers)}
+
+    @cached_property
+    def _numbers(self) -> set[int]:
+        return self.videos | _numbers(self.names, (*SUFFIXES, JOURNAL))
+
+    @cached_property
+    def left_over(self) -> int | None:
+        """The number of an index that imgstore wrote for no chunk.
+
+        It does so on closing a recording into which chunks were inserted, and writes what it wrote for
+        the last one.
+        """
+        last = max(self._numbers, default=0)
+        if last in self.videos or last - 1 not in self._numbers:
+            return None
+        try:
+            mine, before = (
+                read_chunk_index(self.directory, f"{number:06d}") for number in (last, last - 1)
+            )
+        except CorruptChunkError:
+            return None
+        if mine is None or before is None or not len(mine[0]):
+            return None
+        same = np.array_equal(mine[0], before[0])
+        return last if same and np.array_equal(mine[1], before[1], equal_nan=True) else None
+
+    @property
+    def left_over_problems(self) -> tuple[Problem, ...]:
+        last = self.left_over
+        if last is None:
+            return ()
+        what = (
+            f"{self.directory.name}: there is no video {last:06d}{self.extension}, and its index "
+            f"repeats that of chunk {last - 1}, as imgstore leaves it behind chunks that were "
+            "inserted; it is left out"
+        )
+        return (Problem("index-left-over", what, last),)
+
+    @property
+    def extra(self) -> ExtraFiles:
+        # What was added before there is any frame lies beside the first chunk.
+        return ExtraFiles(self.directory, tuple((self.stems or {0: f"{0:06d}"}).items()))
 
     def stored(self, number: int) -> int:
         return whole_frames(self.path(number))
 
+    def missing(self, chunk: ChunkSpan) -> Problem:
+        what = (
+            f"{self.directory.name}: chunk {chunk.number} has an index of {len(chunk)} frames, "
+            f"but no video {self.path(chunk.number).name}; they cannot be read"
+        )
+        return Problem("chunk-missing", what, chunk.number)
+
     def check(self, chunk: ChunkSpan) -> Problem | None:
-        """What is wrong with the file of a chunk; that it is missing is told elsewhere."""
+        """What is wrong with the file of a chunk."""
         path = self.path(chunk.number)
         name = f"{self.directory.name}: chunk {chunk.number} ({path.name})"
         try:
             count = listed_frames(path, name)
-            if count in (None, len(chunk)):
+            if count == len(chunk):
                 return None
-            # Edit lists hide frames that the file lists.
+            # Matroska lists no frames, and edit lists hide frames that the file lists.
             with contextlib.closing(VideoFile(path, name=name)) as file:
-                count = len(file)
+                count, cut = len(file), np.flatnonzero(file.table.corrupt)
         except ChunkMissingError:
-            return None
+            return self.missing(chunk)
         except (OSError, UnsupportedFormatError) as error:
             return Problem("chunk-damaged", str(error), chunk.number)
+        if len(cut):
+            what = f"{name} is cut off: of {len(chunk)} frames {cut[0]} are whole"
+            return Problem("chunk-damaged", what, chunk.number)
         if count == len(chunk):
             return None
-        what = f"{name} has {count} frames, its index {len(chunk)}; those beyond cannot be read"
+        beyond = "cannot be read" if count < len(chunk) else "have no numbers, and are left out"
+        what = f"{name} has {count} frames, its index {len(chunk)}; those beyond {beyond}"
         return Problem("chunk-length", what, chunk.number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_compat.chunk_index import SUFFIXES, dump_chunk_index
+from imgstore_compat.chunk_index import dump_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunk_journal import ChunkJournal
 from imgstore_compat.extra_writer import SUFFIX as EXTRA
@@ -34,11 +35,16 @@ from imgstore_zarr.video import EncoderOptions, VideoEncoder, whole_frames
 
 DEFAULT_CHUNKSIZE = 10_000
 
+INDEX = ".npz"
+
 CODECS: Mapping[str, str] = {"avc1/mp4": "libx264", "h264/mkv": "libx264", "mjpeg/avi": "mjpeg"}
 
 # Two frames of a faster video would have the same time: Matroska counts milliseconds, and FFmpeg
 # takes no more for AVI.
 _FASTEST = {"avc1/mp4": 1e6, "h264/mkv": 1000.0, "mjpeg/avi": 1000.0}
+
+# FFmpeg takes 32 bits.
+_LARGEST_OPTION = 2**31 - 1
 
 
 class VideoSink:
@@ -69,7 +75,8 @@ class VideoSink:
             raise UnsupportedFormatError(f"{spec.format} cannot hold images of {spec.imgshape}")
         self._location = location
         self._options = options
-        self._known_fps = spec.options.get("fps") or recorded_rate(spec.metadata)
+        asked_for = options.fps if spec.options.get("fps") is not None else None
+        self._known_fps = asked_for or recorded_rate(spec.metadata)
         self._cut = (slice(height), slice(width))
         self._extension = "." + spec.format.split("/")[1]
         stored = (height, width, *spec.imgshape[2:])
@@ -165,7 +172,7 @@ class VideoSink:
     def _encode(self, image: NDArray[np.uint8]) -> None:
         if self._encoder is None:
             self._rate.measure()
-            fps = self._known_fps or self._rate.value or self._options.fps
+            fps = self._known_fps or self._rate.shown or self._options.fps
             self._encoder = VideoEncoder(
                 self._video,
                 CODECS[self._info.format],
@@ -216,7 +223,7 @@ class VideoSink:
             kept = count
         if kept:
             index = dump_chunk_index(self._numbers[:kept], self._times[:kept])
-            self._location.write(f"{self._stem}.npz", index)
+            self._location.write(self._stem + INDEX, index)
             self._chunk += 1
         self._forget_chunk()
         if kept < count:
@@ -284,15 +291,13 @@ class VideoSink:
         self._finish_chunk()
 
     def empty(self) -> None:
-        """Remove every chunk; the recording stays and can be written to."""
+        """Remove every chunk that was written; the recording stays and can be written to."""
         with contextlib.suppress(ImgStoreError, OSError):
             self._finish_chunk()
         self._forget_chunk()
-        ends = (self._extension, EXTRA, *SUFFIXES)
-        for name in self._location.names():
-            stem, dot, end = name.partition(".")
-            if stem.isdecimal() and dot + end in ends:
-                self._location.delete(name)
+        for chunk in range(self._chunk + 1):
+            for end in (self._extension, EXTRA, INDEX):
+                self._location.delete(f"{chunk:06d}{end}")
         self._begin()
 
     def close(self) -> None:
@@ -315,10 +320,27 @@ def encoder_options(spec: RecordingSpec) -> EncoderOptions:
     """
     mjpeg = CODECS[spec.format] == "mjpeg"
     check_options(spec, ["fps"] if mjpeg else list(EncoderOptions.__dataclass_fields__))
-    options = EncoderOptions(**spec.options)
+    given = {name: value for name, value in spec.options.items() if value is not None}
+    options = EncoderOptions(**{name: _option(name, value) for name, value in given.items()})
     if options.fps > _FASTEST[spec.format]:
         raise UnsupportedFormatError(
             f"fps must be at most {_FASTEST[spec.format]:g} for {spec.format}, not {options.fps!r}; "
             "frame times do not depend on it"
         )
     return options
+
+
+def _option(name: str, value: Any) -> Any:
+    """An option of the encoder as its own type, from any type of number."""
+    if name == "preset":
+        if isinstance(value, str):
+            return value
+        raise UnsupportedFormatError(f"preset must be a name, not {value!r}")
+    kind: Any = numbers.Integral if name == "gop" else numbers.Real
+    # What a bool would mean nobody knows.
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "an integer" if name == "gop" else "a number"
+        raise UnsupportedFormatError(f"{name} must be {what}, not {value!r}")
+    if not abs(value) <= _LARGEST_OPTION:
+        raise UnsupportedFormatError(f"{name} cannot be {value!r}")
+    return int(value) if name == "gop" else float(value)
