@@ -449,6 +449,8 @@ class ImgStore(Described):
         ------
         UnsupportedFormatError
             The recording is in no directory, and no path is given.
+        RecordingAccessError
+            The file cannot be written.
         """
         root = self._location.path
         if path is None and root is None:

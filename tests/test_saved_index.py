@@ -19,6 +19,7 @@ import imgstore_zarr
 from imgstore_zarr import (
     FrameIndex,
     InvalidMetadataError,
+    RecordingAccessError,
     RecordingNotFoundError,
     UnsupportedVersionError,
 )
@@ -52,6 +53,33 @@ def test_an_empty_index(tmp_path: Path) -> None:
 
     save_sqlite(FrameIndex([], []), tmp_path / "index")
     assert len(imgstore_zarr.load_index(tmp_path / "index")) == 0
+
+
+@pytest.mark.parametrize("format", ["raw/zarr", "npy/dir"])
+@pytest.mark.parametrize("path", ["no/such/folder/index", "a file/index", "a directory", "."])
+def test_an_index_that_cannot_be_saved(
+    record: Record, tmp_path: Path, format: str, path: str
+) -> None:
+    (tmp_path / "a directory").mkdir()
+    (tmp_path / "a file").touch()
+    store = imgstore_zarr.open(record(IMAGES, format=format))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecordingAccessError, match=r"give a file in a directory that is there"):
+        store.save_index(tmp_path / path)
+    with pytest.raises(RecordingAccessError, match="/ is a directory"):
+        store.save_index("/")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.parent.glob(".new-*")) == []
+
+
+def test_a_writer_whose_index_cannot_be_saved(tmp_path: Path) -> None:
+    writer = imgstore_zarr.create(tmp_path / "r", "npy", (8, 10))
+    writer.add_image(IMAGES[0], 3, 0.0)
+    (tmp_path / "r" / ".index.sqlite").mkdir()
+    with pytest.raises(RecordingAccessError, match=r"r/\.index\.sqlite is a directory"):
+        writer.close(save_index=True)
+    assert sorted((tmp_path / "r").glob(".new-*")) == []
+    assert imgstore_zarr.open(tmp_path / "r").get_image(3)[1] == (3, 0.0)
 
 
 def test_opening_with_an_index_reads_no_other(tmp_path: Path) -> None:
