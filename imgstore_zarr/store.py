@@ -135,13 +135,13 @@ class ImgStore(Described):
 
     @property
     def frame_time_min(self) -> float:
-        """The earliest frame time, in seconds; 0 in an empty recording, as in imgstore."""
-        return float(np.nanmin(self.index.frame_time)) if len(self) else 0.0
+        """The earliest frame time, in seconds; 0 in an empty recording, NaN where none is known."""
+        return float(np.fmin.reduce(self.index.frame_time)) if len(self) else 0.0
 
     @property
     def frame_time_max(self) -> float:
-        """The latest frame time, in seconds; 0 in an empty recording, as in imgstore."""
-        return float(np.nanmax(self.index.frame_time)) if len(self) else 0.0
+        """The latest frame time, in seconds; 0 in an empty recording, NaN where none is known."""
+        return float(np.fmax.reduce(self.index.frame_time)) if len(self) else 0.0
 
     @property
     def duration(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterable
@@ -60,6 +61,9 @@ class ImgStoreWriter(Described):
         stored = self._sink.info
         encoding = spec.encoding if stored.encoding is None else None
         self._conversion = Conversion.between(spec.imgshape, stored.stored_shape, encoding)
+        # Video is cut to even sizes; a caller may have done that already.
+        even = tuple(n & -2 for n in spec.imgshape[:2])
+        self._sizes = {spec.imgshape[:2]} | ({even} & {stored.stored_shape[:2]})
         self._closed = False
         self._reset()
 
@@ -104,25 +108,26 @@ class ImgStoreWriter(Described):
         """The numbers of the chunks that are complete, as in imgstore."""
         return list(range(self._sink.chunk_count))
 
-    def add_image(self, img: NDArray[Any], frame_number: int, frame_time: float) -> None:
+    def add_image(self, img: NDArray[Any], frame_number: float, frame_time: float | None) -> None:
         """Append one image.
 
         Parameters
         ----------
         img
-            Of the recording's ``imgshape`` and ``imgdtype``; in colour recordings also gray (y, x),
-            which is repeated.
+            Of the recording's ``imgshape`` and ``imgdtype``. Gray is (y, x) or (y, x, 1), and is
+            repeated in colour recordings. Video takes images of an odd ``imgshape`` also when they
+            are cut to even sizes already.
         frame_number
-            The camera's number; an integer that int64 holds.
+            The camera's number; an integer that int64 holds, or a float that is one.
         frame_time
-            In seconds; finite.
+            In seconds; NaN or None where it is not known, which is kept as NaN.
 
         Raises
         ------
         FrameMismatchError
             Another shape or dtype.
         InvalidMetadataError
-            A frame number that is no integer, or a time that is not finite.
+            A frame number that is no integer, or a time that is infinite or no number.
         """
         self._check_open()
         try:
@@ -132,9 +137,8 @@ class ImgStoreWriter(Described):
                 f"{self.filename}: the image for frame {frame_number} is no array ({error}); "
                 "the image was not written"
             ) from error
-        if is_color(self._imgshape) and pixels.shape == self._imgshape[:2]:
-            pixels = ensure_color(pixels)
-        if pixels.shape != self._imgshape or pixels.dtype.newbyteorder("=") != self.dtype:
+        pixels, fits = self._fitted(pixels)
+        if not fits or pixels.dtype.newbyteorder("=") != self.dtype:
             raise FrameMismatchError(
                 f"{self.filename}: the image for frame {frame_number} has shape {pixels.shape} and "
                 f"dtype {pixels.dtype}; the recording takes {self._imgshape} and {self.dtype}; "
@@ -149,6 +153,16 @@ class ImgStoreWriter(Described):
         self._sink.append(self._conversion.apply(pixels), number, time)
         self._note(number, time)
 
+    def _fitted(self, image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """An image in the shape that is recorded, and whether it has such a shape."""
+        size, channels = image.shape[:2], self._imgshape[2:]
+        if image.ndim == 2 or image.shape[2:] == (1,):
+            if channels == (3,):
+                image = ensure_color(image)
+            elif channels in ((), (1,)):
+                image = image.reshape(*size, *channels)
+        return image, size in self._sizes and image.shape[2:] == channels
+
     def _note(self, number: int, time: float) -> None:
         self.frame_min = number if not self._count else min(number, self.frame_min)
         self.frame_max = number if not self._count else max(number, self.frame_max)
@@ -160,8 +174,8 @@ class ImgStoreWriter(Described):
     def insert_chunk(
         self,
         video_path: str | os.PathLike[str],
-        frame_numbers: Iterable[int],
-        frame_times: Iterable[float],
+        frame_numbers: Iterable[float],
+        frame_times: Iterable[float | None],
         move: bool = True,
     ) -> None:
         """Make a finished video file the next chunk.
@@ -205,7 +219,8 @@ class ImgStoreWriter(Described):
 
     def _checked(self, frame_number: Any, frame_time: Any) -> FrameMetadata:
         try:
-            number = operator.index(frame_number)
+            whole = isinstance(frame_number, float | np.floating) and frame_number.is_integer()
+            number = int(frame_number) if whole else operator.index(frame_number)
             if not -(2**63) <= number < 2**63:
                 raise OverflowError("more than 64 bits")
         except (TypeError, OverflowError) as error:
@@ -216,16 +231,16 @@ class ImgStoreWriter(Described):
         try:
             if isinstance(frame_time, str | bytes):
                 raise TypeError("text")
-            time = float(frame_time)
+            time = NAN if frame_time is None else float(frame_time)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidMetadataError(
                 f"{self.filename}: the time of frame {number} is {frame_time!r}, no number; "
                 "the image was not written"
             ) from error
-        if not np.isfinite(time):
+        if math.isinf(time):
             raise InvalidMetadataError(
-                f"{self.filename}: the time of frame {number} is {time}; times must be finite; "
-                "the image was not written"
+                f"{self.filename}: the time of frame {number} is {time}; give seconds, or NaN where "
+                "the time is not known; the image was not written"
             )
         return number, time
 

@@ -51,6 +51,10 @@ BAD_IMAGES: dict[str, Any] = {
     "transposed": GOOD[0].T,
     "colour": np.repeat(GOOD[0][..., None], 3, axis=2),
     "another dimension": GOOD[:1],
+    "two channels": np.repeat(GOOD[0][..., None], 2, axis=2),
+    "one channel of another size": GOOD[0].T[..., None],
+    "no channel": GOOD[0][..., None][..., :0],
+    "cut": GOOD[0][:, :6],
     "int8": GOOD[0].view(np.int8),
     "uint16": GOOD[0].astype(np.uint16),
     "float": GOOD[0].astype(float),
@@ -64,8 +68,10 @@ BAD_IMAGES: dict[str, Any] = {
     "empty": np.empty(0, np.uint8),
 }
 BAD_NUMBERS: dict[str, Any] = {
-    "float": 1.0,
-    "NumPy float": np.float64(1),
+    "float": 1.5,
+    "NumPy float": np.float32(0.25),
+    "inf": math.inf,
+    "large float": 2.0**63,
     "NaN": math.nan,
     "text": "1",
     "None": None,
@@ -76,18 +82,16 @@ BAD_NUMBERS: dict[str, Any] = {
     "time": dt.datetime(2020, 1, 1),
 }
 BAD_TIMES: dict[str, Any] = {
-    "NaN": math.nan,
     "inf": math.inf,
     "-inf": -math.inf,
-    "NumPy NaN": np.float32("nan"),
+    "NumPy inf": np.float32("inf"),
     "text": "soon",
     "digits": "1.5",
     "too large": 10**400,
-    "None": None,
     "complex": 1j,
     "datetime": dt.datetime(2020, 1, 1),
     "list": [1.0],
-    "signalling": decimal.Decimal("NaN"),
+    "signalling": decimal.Decimal("sNaN"),
 }
 
 
@@ -119,7 +123,9 @@ def test_a_frame_that_cannot_be(
 
 def test_integers_and_times_of_any_type_are_taken(tmp_path: Path) -> None:
     numbers: list[Any] = [0, True, np.int8(2), np.uint64(3), 2**63 - 1, -(2**63)]
+    numbers += [5.0, -0.0, np.float32(7), np.float64(-(2.0**63))]
     times: list[Any] = [0, 1.5, np.float32(2), np.int64(3), decimal.Decimal("4.5"), -1e300]
+    times += [1.0, 2.0, 3.0, 4.0]
     with create(tmp_path / "r") as writer:
         for number, time in zip(numbers, times, strict=True):
             writer.add_image(GOOD[0], number, time)
