@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.dataarray import Chunks, to_dataarray
+from imgstore_zarr.dataarray import Chunks, to_dataarray, to_datatree
 from imgstore_zarr.described import NAN, Described, FrameMetadata
 from imgstore_zarr.errors import (
     EndOfRecordingError,
@@ -384,14 +384,11 @@ class ImgStore(Described):
         )
 
     def to_datatree(self) -> xr.DataTree:
-        """Return the images at the root of a tree, and the extra data as its group ``extra``."""
-        import xarray as xr
+        """Return the images at the root of a tree, and the extra data as its group ``extra``.
 
-        tree: dict[str, xr.Dataset] = {"/": self.to_xarray().to_dataset()}
-        extra = self.get_extra_data()
-        if extra is not None:
-            tree["/extra"] = xr.Dataset.from_dataframe(extra.rename_axis("record"))
-        return xr.DataTree.from_dict(tree)
+        A ``/`` in the name of a field becomes ``_``, since xarray takes it for a path.
+        """
+        return to_datatree(self.to_xarray(), self.get_extra_data())
 
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.

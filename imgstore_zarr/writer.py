@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import os
@@ -26,6 +27,8 @@ from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
 from imgstore_zarr.storage import Location
 
+_log = logging.getLogger("imgstore_zarr")
+
 
 class ImgStoreWriter(Described):
     """A recording that is being written.
@@ -41,6 +44,9 @@ class ImgStoreWriter(Described):
         How it will lie there.
     spec
         What it will be.
+    bad_extra
+        What `add_extra_data` does with a record that cannot be stored: ``"raise"``, or ``"log"`` and
+        go on, as imgstore does.
 
     Attributes
     ----------
@@ -52,9 +58,16 @@ class ImgStoreWriter(Described):
 
     mode: Literal["w"] = "w"
 
-    def __init__(self, location: Location, layout: Layout, spec: RecordingSpec) -> None:
+    def __init__(
+        self,
+        location: Location,
+        layout: Layout,
+        spec: RecordingSpec,
+        bad_extra: Literal["raise", "log"] = "raise",
+    ) -> None:
         self._location = location
         self._layout = layout
+        self._bad_extra = bad_extra
         self._imgshape = spec.imgshape
         self._sink = layout.create(location, spec)
         # Formats like png+color and pgm store something else than they are given.
@@ -254,18 +267,23 @@ class ImgStoreWriter(Described):
         Raises
         ------
         InvalidMetadataError
-            A value that JSON cannot hold.
+            A value that JSON cannot hold. A writer of `new_for_format` logs this as a warning, leaves
+            the record out and goes on.
         """
         self._check_open()
-        if data:
-            self._sink.add_extra(
-                {
-                    **data,
-                    "frame_time": self.frame_time,
-                    "frame_number": self.frame_number,
-                    "frame_index": self._count - 1,
-                }
-            )
+        if not data:
+            return
+        frame = {
+            "frame_time": self.frame_time,
+            "frame_number": self.frame_number,
+            "frame_index": self._count - 1,
+        }
+        try:
+            self._sink.add_extra({**data, **frame})
+        except InvalidMetadataError as error:
+            if self._bad_extra == "raise":
+                raise
+            _log.warning("%s: %s", self.filename, error)
 
     def flush(self) -> None:
         """Make everything so far visible to readers.
