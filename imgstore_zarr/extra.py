@@ -78,7 +78,7 @@ def dump_record(record: dict[str, Any]) -> str:
             json.dumps(value, cls=RecordEncoder)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidMetadataError(
-                f"the extra data field {name!r} is {reprlib.repr(value)}, which JSON cannot hold ({error}); "
-                "the record was not written"
+                f"the extra data field {name!r} is {reprlib.repr(value)}, which JSON cannot hold "
+                f"({error}); the record was not written"
             ) from error
     return json.dumps(record, cls=RecordEncoder)

@@ -341,12 +341,16 @@ def new_for_format(
     """
     if mode == "r":
         return new_for_filename(path, basedir=basedir, **options)
-    if mode != "w":
-        raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
-    if format not in (None, fmt):
-        raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
     return create_as(
-        ImgStoreWriter, fmt, path, basedir, imgshape=imgshape, imgdtype=imgdtype, **options
+        ImgStoreWriter,
+        fmt,
+        path,
+        basedir=basedir,
+        mode=mode,
+        imgshape=imgshape,
+        imgdtype=imgdtype,
+        format=format,
+        **options,
     )
 
 
@@ -354,13 +358,19 @@ def create_as(
     kind: type[_Writer],
     fmt: str,
     path: str | None = None,
-    basedir: str | None = None,
     *,
+    basedir: str | None = None,
+    mode: str = "w",
     imgshape: tuple[int, ...] = (),
     imgdtype: DTypeLike = np.uint8,
+    format: str | None = None,
     **options: Any,
 ) -> _Writer:
     """Begin a recording as a kind of `ImgStoreWriter`; see `new_for_format`."""
+    if mode != "w":
+        raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
+    if format not in (None, fmt):
+        raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
     kept = {name: value for name, value in options.items() if name not in _OLD_OPTIONS}
     layout, spec = _planned(fmt, imgshape, imgdtype, **kept)
     return kind(locate(_one_of(path, basedir)), layout, spec, bad_extra="log")

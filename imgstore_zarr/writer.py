@@ -6,7 +6,7 @@ import logging
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from imgstore_zarr.errors import (
     InvalidMetadataError,
     UnsupportedFormatError,
 )
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import InsertsChunks
 from imgstore_zarr.layouts import Layout
 from imgstore_zarr.pixels import Conversion, ensure_color, is_color
@@ -82,6 +83,7 @@ class ImgStoreWriter(Described):
 
     def _reset(self) -> None:
         self._count = 0
+        self._has_extra = False
         self.frame_number: int | float = NAN
         self.frame_time = NAN
         self.frame_min: int | float = NAN
@@ -280,10 +282,24 @@ class ImgStoreWriter(Described):
         }
         try:
             self._sink.add_extra({**data, **frame})
+            self._has_extra = True
         except InvalidMetadataError as error:
             if self._bad_extra == "raise":
                 raise
             _log.warning("%s: %s", self.filename, error)
+
+    @property
+    def has_extra_data(self) -> bool:
+        """Whether there is extra data so far."""
+        return self._has_extra
+
+    def find_extra_data_files(
+        self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS
+    ) -> list[str]:
+        """Return where the extra data lie so far."""
+        if not self._has_extra:
+            return []
+        return self._layout.open(self._location).extra.files(extensions)
 
     def flush(self) -> None:
         """Make everything so far visible to readers.
