@@ -44,10 +44,13 @@ QUESTIONS: list[list[Any]] = [
     ["_uuid"],
     ["_color"],
     ["_chunk_n"],
+    ["_mode"],
+    ["_timezone_local"],
 ]
 OF_READING: list[list[Any]] = [
     *QUESTIONS,
     ["_imgshape"],
+    ["_created_utc"],
     ["_chunk_current_frame_idx"],
     ["_get_chunk_metadata", 1],
     ["_get_chunk_metadata", 7],
@@ -184,7 +187,10 @@ def test_stores_of_zarr(tmp_path: Path) -> None:
     said = yaml.safe_load((tmp_path / "r" / "metadata.yaml").read_text())["__store"]
     assert store._metadata == said
     assert store._metadata["uuid"] == store.uuid
-    assert [n for n, _ in store._chunk_n_and_chunk_paths] == [0, 1, 2]
+    assert store._metadata["class"] == "ZarrImgStore"
+    paths = [f"{path}/{chunk:06d}" for chunk in range(3)]
+    assert store._chunk_n_and_chunk_paths == list(enumerate(paths))
+    assert sorted((tmp_path / "r").glob("00*")) == []
     assert store.supported_formats() == stores.DirectoryImgStore.supported_formats()
 
 
@@ -237,6 +243,11 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     store = names.new_for_filename(str(tmp_path / "r"))
     for name in ("_load_chunk", "_load_image", "_save_image", "_save_chunk", "_cap", "_chunk_md"):
         assert not hasattr(store, name)
+    path = str(tmp_path / "w")
+    with names.new_for_format("png/dir", path, imgshape=(16, 16)) as begun:
+        assert not hasattr(begun, "get_image")
+        assert not hasattr(begun, "get_extra_data")
+        assert len(names.new_for_filename(path)) == 0
     # Those of the new names have none of imgstore's private attributes.
     assert not hasattr(imgstore_zarr.open(tmp_path / "r"), "_metadata")
     with pytest.raises(UnsupportedFormatError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, NoReturn
@@ -139,6 +140,14 @@ class ScriptBase(Described):
         return self.uuid
 
     @property
+    def _created_utc(self) -> dt.datetime:
+        return self.info.created
+
+    @property
+    def _timezone_local(self) -> dt.tzinfo:
+        return self.info.timezone
+
+    @property
     def _color(self) -> bool:
         return is_color(self.info.imgshape)
 
@@ -149,6 +158,8 @@ class ScriptBase(Described):
 
 class ScriptStore(ScriptBase, ImgStore):
     """A recording that a script opened."""
+
+    _mode = "r"
 
     def empty(self) -> NoReturn:
         """Refuse: only what is being written can be emptied."""
@@ -196,6 +207,8 @@ class ScriptStore(ScriptBase, ImgStore):
 
 class ScriptWriter(ScriptBase, ImgStoreWriter):
     """A recording that a script is writing."""
+
+    _mode = "w"
 
     @property
     def _frame_n(self) -> int:
