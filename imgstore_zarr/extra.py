@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import reprlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,10 +45,6 @@ class ExtraData(Protocol):
         ...
 
 
-# File systems take names of up to 255 bytes, and leave no room for those of temporary files.
-_MAX_NAME = 200
-
-
 class RecordEncoder(json.JSONEncoder):
     """What imgstore accepted as extra data beyond JSON."""
 
@@ -66,16 +63,6 @@ class RecordEncoder(json.JSONEncoder):
         return super().default(o)
 
 
-def _is_field_name(name: str) -> bool:
-    """Whether a Zarr array, and a directory, can have this name."""
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError:
-        return False
-    reserved = name == "zarr.json" or name.startswith((".", "__"))
-    return 0 < length <= _MAX_NAME and not reserved and not {"/", "\0"} & set(name)
-
-
 def dump_record(record: dict[str, Any]) -> str:
     """Return one record of extra data as JSON text.
 
@@ -87,16 +74,11 @@ def dump_record(record: dict[str, Any]) -> str:
         The field that JSON cannot hold.
     """
     for name, value in record.items():
-        if not _is_field_name(name):
-            raise InvalidMetadataError(
-                f"{name!r} cannot name a field of extra data: use 1 to {_MAX_NAME} bytes without "
-                "'/', not 'zarr.json', and not starting with '.' or '__'"
-            )
         try:
             json.dumps(value, cls=RecordEncoder)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidMetadataError(
-                f"the extra data field {name!r} is {value!r}, which JSON cannot hold ({error}); "
-                "the record was not written"
+                f"the extra data field {name!r} is {reprlib.repr(value)}, which JSON cannot hold "
+                f"({error}); the record was not written"
             ) from error
     return json.dumps(record, cls=RecordEncoder)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -29,6 +29,9 @@ from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error, locate
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
+
+_Store = TypeVar("_Store", bound=ImgStore)
+_Writer = TypeVar("_Writer", bound=ImgStoreWriter)
 
 ENTRY_POINTS = "imgstore_zarr.layouts"
 """The entry-point group by which a distribution adds a layout."""
@@ -160,10 +163,14 @@ def open(location: object, *, index: FrameIndex | None = None) -> ImgStore:
     RecordingAccessError
         It cannot be read.
     """
+    return _open(ImgStore, location, index)
+
+
+def _open(kind: type[_Store], location: object, index: FrameIndex | None) -> _Store:
     if index is not None and not isinstance(index, FrameIndex):
         raise TypeError(f"index must be a FrameIndex, not {type(index).__name__}")
     place = locate(location)
-    return ImgStore(place, find_layout(place), index)
+    return kind(place, find_layout(place), index)
 
 
 def create(
@@ -226,11 +233,37 @@ def create(
     RecordingAccessError
         The location cannot be written to.
     """
+    layout, spec = _planned(
+        format,
+        imgshape,
+        imgdtype,
+        chunksize=chunksize,
+        metadata=metadata,
+        encoding=encoding,
+        inner_chunks=inner_chunks,
+        durable=durable,
+        **options,
+    )
+    return ImgStoreWriter(locate(location), layout, spec)
+
+
+def _planned(
+    format: str,
+    imgshape: tuple[int, ...],
+    imgdtype: DTypeLike,
+    *,
+    chunksize: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    encoding: str | None = None,
+    inner_chunks: tuple[int, ...] | None = None,
+    durable: bool = False,
+    **options: Any,
+) -> tuple[Layout, RecordingSpec]:
     layout = next((layout for layout in layouts() if format in layout.formats), None)
     if layout is None:
         known = ", ".join(get_supported_formats())
         raise UnsupportedFormatError(f"unknown format {format!r}; known are {known}")
-    spec = RecordingSpec.checked(
+    return layout, RecordingSpec.checked(
         format=layout.formats[format],
         requested_format=format,
         imgshape=imgshape,
@@ -242,7 +275,6 @@ def create(
         durable=durable,
         options=options,
     )
-    return ImgStoreWriter(locate(location), layout, spec)
 
 
 def repair(location: object) -> Report:
@@ -308,11 +340,24 @@ def new_for_filename(
     **old
         ``seek``, ``gpu_id``, ``videosize``: they chose between ways to decode, of which there is one.
     """
+    return open_as(ImgStore, path, basedir=basedir, mode=mode, index=index, **old)
+
+
+def open_as(
+    kind: type[_Store],
+    path: str | None,
+    *,
+    basedir: str | None = None,
+    mode: str = "r",
+    index: FrameIndex | None = None,
+    **old: Any,
+) -> _Store:
+    """Open a recording as a kind of `ImgStore`; see `new_for_filename`."""
     if mode != "r":
         raise UnsupportedFormatError(f"mode {mode!r}: recordings are written with create(...)")
     if unknown := set(old) - _OLD_OPTIONS:
         raise TypeError(f"new_for_filename has no argument {', '.join(sorted(unknown))}")
-    return open(_one_of(path, basedir), index=index)
+    return _open(kind, _one_of(path, basedir), index)
 
 
 def new_for_format(
@@ -326,7 +371,10 @@ def new_for_format(
     format: str | None = None,
     **options: Any,
 ) -> ImgStoreWriter | ImgStore:
-    """Begin a recording, as in imgstore; `create` does the same.
+    """Begin a recording, as in imgstore.
+
+    `create` does the same, but for extra data that JSON cannot hold: the writer that this returns
+    logs a warning, leaves the record out and goes on, so that no script ends while it records.
 
     Parameters
     ----------
@@ -345,12 +393,39 @@ def new_for_format(
     """
     if mode == "r":
         return new_for_filename(path, basedir=basedir, **options)
+    return create_as(
+        ImgStoreWriter,
+        fmt,
+        path,
+        basedir=basedir,
+        mode=mode,
+        imgshape=imgshape,
+        imgdtype=imgdtype,
+        format=format,
+        **options,
+    )
+
+
+def create_as(
+    kind: type[_Writer],
+    fmt: str,
+    path: str | None = None,
+    *,
+    basedir: str | None = None,
+    mode: str = "w",
+    imgshape: tuple[int, ...] = (),
+    imgdtype: DTypeLike = np.uint8,
+    format: str | None = None,
+    **options: Any,
+) -> _Writer:
+    """Begin a recording as a kind of `ImgStoreWriter`; see `new_for_format`."""
     if mode != "w":
         raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
     if format not in (None, fmt):
         raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
     kept = {name: value for name, value in options.items() if name not in _OLD_OPTIONS}
-    return create(_one_of(path, basedir), fmt, imgshape, imgdtype, **kept)
+    layout, spec = _planned(fmt, imgshape, imgdtype, **kept)
+    return kind(locate(_one_of(path, basedir)), layout, spec, bad_extra="log")
 
 
 def extract_only_frame(path: str | os.PathLike[str], frame_index: int) -> NDArray[Any]:

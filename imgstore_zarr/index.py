@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -193,6 +193,11 @@ class FrameIndex:
     def chunk_numbers(self) -> Int64s:
         """int64 (chunk,), the number of each chunk on storage, read-only."""
         return self._chunk_numbers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without what was sorted for look-ups, and read-only again when it comes back.
+        columns = (self._number, self._time, self._starts, self._chunk_numbers)
+        return FrameIndex, tuple(np.asarray(column) for column in columns)
 
     def __len__(self) -> int:
         return len(self._number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,31 @@ def save_sqlite(
         The file.
     chunk_path
         Says where the index of a chunk lies, without an ending.
+
+    Raises
+    ------
+    RecordingAccessError
+        The file cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".new-{path.name}")
-    temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(temporary)) as connection, connection:
+    temporary = path.parent / f".new-{path.name}"
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a directory")
+        temporary.unlink(missing_ok=True)
+        _write(index, temporary, chunk_path)
+        temporary.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        raise RecordingAccessError(
+            f"the index cannot be saved as {path} ({error}); give a file in a directory that is "
+            "there and may be written to"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write(index: FrameIndex, path: Path, chunk_path: Callable[[int], str]) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(_TABLES)
         connection.execute("INSERT INTO index_information VALUES ('version', ?)", (INDEX_VERSION,))
         for chunk in index.chunks():
@@ -74,7 +95,6 @@ def save_sqlite(
                     ("frame_max", float(np.max(index.frame_number))),
                 ],
             )
-    temporary.replace(path)
 
 
 def load_sqlite(path: str | os.PathLike[str]) -> FrameIndex:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.dataarray import Chunks, to_dataarray
+from imgstore_zarr.dataarray import Chunks, to_dataarray, to_datatree
 from imgstore_zarr.described import NAN, Described, FrameMetadata
 from imgstore_zarr.errors import (
     EndOfRecordingError,
@@ -37,13 +37,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("imgstore_zarr")
 
+_CURSOR = ("_cursor", "frame_number", "frame_time")
+
 
 class ImgStore(Described):
     """A recording, opened for reading.
 
     `imgstore_zarr.open` makes these. A store can be pickled, forked and sent to dask workers: it
-    opens the recording again when it is used there. Reading frames is safe from several threads; the
-    cursor (`get_next_image` and what moves it) belongs to one thread.
+    opens the recording again when it is used there, with the index that it was given, which travels
+    with it. Reading frames is safe from several threads; the cursor (`get_next_image` and what moves
+    it) belongs to one thread.
 
     Parameters
     ----------
@@ -65,6 +68,7 @@ class ImgStore(Described):
     def __init__(self, location: Location, layout: Layout, index: FrameIndex | None = None) -> None:
         self._location = location
         self._layout = layout
+        self._given_index = index
         self._decoding = True
         self._cursor = -1
         self.frame_number: int | float = NAN
@@ -77,12 +81,13 @@ class ImgStore(Described):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_location", "_layout", "_decoding", "_cursor", "frame_number", "frame_time")
-        return {name: self.__dict__[name] for name in kept}
+        # Positions, the cursor among them, mean something only with the index they belong to.
+        opened = ("_location", "_layout", "_given_index", "_decoding")
+        return {name: self.__dict__[name] for name in (*opened, *_CURSOR)}
 
     def __getattr__(self, name: str) -> Any:
         if name == "_parts" and "_layout" in self.__dict__:
-            self._parts = self._layout.open(self._location)
+            self._parts = self._layout.open(self._location, self._given_index)
             return self._parts
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -130,13 +135,13 @@ class ImgStore(Described):
 
     @property
     def frame_time_min(self) -> float:
-        """The earliest frame time, in seconds; 0 in an empty recording, as in imgstore."""
-        return float(np.nanmin(self.index.frame_time)) if len(self) else 0.0
+        """The earliest frame time, in seconds; 0 in an empty recording, NaN where none is known."""
+        return float(np.fmin.reduce(self.index.frame_time)) if len(self) else 0.0
 
     @property
     def frame_time_max(self) -> float:
-        """The latest frame time, in seconds; 0 in an empty recording, as in imgstore."""
-        return float(np.nanmax(self.index.frame_time)) if len(self) else 0.0
+        """The latest frame time, in seconds; 0 in an empty recording, NaN where none is known."""
+        return float(np.fmax.reduce(self.index.frame_time)) if len(self) else 0.0
 
     @property
     def duration(self) -> float:
@@ -384,14 +389,11 @@ class ImgStore(Described):
         )
 
     def to_datatree(self) -> xr.DataTree:
-        """Return the images at the root of a tree, and the extra data as its group ``extra``."""
-        import xarray as xr
+        """Return the images at the root of a tree, and the extra data as its group ``extra``.
 
-        tree: dict[str, xr.Dataset] = {"/": self.to_xarray().to_dataset()}
-        extra = self.get_extra_data()
-        if extra is not None:
-            tree["/extra"] = xr.Dataset.from_dataframe(extra.rename_axis("record"))
-        return xr.DataTree.from_dict(tree)
+        A ``/`` in the name of a field becomes ``_``, since xarray takes it for a path.
+        """
+        return to_datatree(self.to_xarray(), self.get_extra_data())
 
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
@@ -410,6 +412,8 @@ class ImgStore(Described):
         ------
         FrameNotFoundError
             Not exactly one frame has the number 0; nothing is changed.
+        InvalidMetadataError
+            The store was opened with another index than the recording has; nothing is changed.
         """
         number = self.index.frame_number
         zeros = np.flatnonzero(number == 0)
@@ -421,8 +425,15 @@ class ImgStore(Described):
             raise UnsupportedFormatError(
                 f"{self.filename}: recordings of the layout {self._layout.name} cannot be renumbered"
             )
+        if self._given_index is not None and self._layout.open(self._location).index != self.index:
+            raise InvalidMetadataError(
+                f"{self.filename}: the index that was given is not the one of the recording; open "
+                "it without one to renumber"
+            )
         renumbered = np.concatenate([np.arange(-zeros[0], 0), number[zeros[0] :]])
         self._layout.renumber(self._location, self.index, renumbered)
+        self._parts.frames.close()
+        self._given_index = None
         self._parts = self._layout.open(self._location)
         self.__dict__.pop("_source", None)
 
@@ -438,6 +449,8 @@ class ImgStore(Described):
         ------
         UnsupportedFormatError
             The recording is in no directory, and no path is given.
+        RecordingAccessError
+            The file cannot be written.
         """
         root = self._location.path
         if path is None and root is None:

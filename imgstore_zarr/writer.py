@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +20,15 @@ from imgstore_zarr.errors import (
     InvalidMetadataError,
     UnsupportedFormatError,
 )
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import InsertsChunks
 from imgstore_zarr.layouts import Layout
 from imgstore_zarr.pixels import Conversion, ensure_color, is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
 from imgstore_zarr.storage import Location
+
+_log = logging.getLogger("imgstore_zarr")
 
 
 class ImgStoreWriter(Described):
@@ -40,6 +45,9 @@ class ImgStoreWriter(Described):
         How it will lie there.
     spec
         What it will be.
+    bad_extra
+        What `add_extra_data` does with a record that cannot be stored: ``"raise"``, or ``"log"`` and
+        go on, as imgstore does.
 
     Attributes
     ----------
@@ -51,20 +59,31 @@ class ImgStoreWriter(Described):
 
     mode: Literal["w"] = "w"
 
-    def __init__(self, location: Location, layout: Layout, spec: RecordingSpec) -> None:
+    def __init__(
+        self,
+        location: Location,
+        layout: Layout,
+        spec: RecordingSpec,
+        bad_extra: Literal["raise", "log"] = "raise",
+    ) -> None:
         self._location = location
         self._layout = layout
+        self._bad_extra = bad_extra
         self._imgshape = spec.imgshape
         self._sink = layout.create(location, spec)
         # Formats like png+color and pgm store something else than they are given.
         stored = self._sink.info
         encoding = spec.encoding if stored.encoding is None else None
         self._conversion = Conversion.between(spec.imgshape, stored.stored_shape, encoding)
+        # Video is cut to even sizes; a caller may have done that already.
+        even = tuple(n & -2 for n in spec.imgshape[:2])
+        self._sizes = {spec.imgshape[:2]} | ({even} & {stored.stored_shape[:2]})
         self._closed = False
         self._reset()
 
     def _reset(self) -> None:
         self._count = 0
+        self._has_extra = False
         self.frame_number: int | float = NAN
         self.frame_time = NAN
         self.frame_min: int | float = NAN
@@ -104,25 +123,26 @@ class ImgStoreWriter(Described):
         """The numbers of the chunks that are complete, as in imgstore."""
         return list(range(self._sink.chunk_count))
 
-    def add_image(self, img: NDArray[Any], frame_number: int, frame_time: float) -> None:
+    def add_image(self, img: NDArray[Any], frame_number: float, frame_time: float | None) -> None:
         """Append one image.
 
         Parameters
         ----------
         img
-            Of the recording's ``imgshape`` and ``imgdtype``; in colour recordings also gray (y, x),
-            which is repeated.
+            Of the recording's ``imgshape`` and ``imgdtype``. Gray is (y, x) or (y, x, 1), and is
+            repeated in colour recordings. Video takes images of an odd ``imgshape`` also when they
+            are cut to even sizes already.
         frame_number
-            The camera's number; an integer that int64 holds.
+            The camera's number; an integer that int64 holds, or a float that is one.
         frame_time
-            In seconds; finite.
+            In seconds; NaN or None where it is not known, which is kept as NaN.
 
         Raises
         ------
         FrameMismatchError
             Another shape or dtype.
         InvalidMetadataError
-            A frame number that is no integer, or a time that is not finite.
+            A frame number that is no integer, or a time that is infinite or no number.
         """
         self._check_open()
         try:
@@ -132,9 +152,8 @@ class ImgStoreWriter(Described):
                 f"{self.filename}: the image for frame {frame_number} is no array ({error}); "
                 "the image was not written"
             ) from error
-        if is_color(self._imgshape) and pixels.shape == self._imgshape[:2]:
-            pixels = ensure_color(pixels)
-        if pixels.shape != self._imgshape or pixels.dtype.newbyteorder("=") != self.dtype:
+        pixels, fits = self._fitted(pixels)
+        if not fits or pixels.dtype.newbyteorder("=") != self.dtype:
             raise FrameMismatchError(
                 f"{self.filename}: the image for frame {frame_number} has shape {pixels.shape} and "
                 f"dtype {pixels.dtype}; the recording takes {self._imgshape} and {self.dtype}; "
@@ -149,6 +168,16 @@ class ImgStoreWriter(Described):
         self._sink.append(self._conversion.apply(pixels), number, time)
         self._note(number, time)
 
+    def _fitted(self, image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+        """An image in the shape that is recorded, and whether it has such a shape."""
+        size, channels = image.shape[:2], self._imgshape[2:]
+        if image.ndim == 2 or image.shape[2:] == (1,):
+            if channels == (3,):
+                image = ensure_color(image)
+            elif channels in ((), (1,)):
+                image = image.reshape(*size, *channels)
+        return image, size in self._sizes and image.shape[2:] == channels
+
     def _note(self, number: int, time: float) -> None:
         self.frame_min = number if not self._count else min(number, self.frame_min)
         self.frame_max = number if not self._count else max(number, self.frame_max)
@@ -160,8 +189,8 @@ class ImgStoreWriter(Described):
     def insert_chunk(
         self,
         video_path: str | os.PathLike[str],
-        frame_numbers: Iterable[int],
-        frame_times: Iterable[float],
+        frame_numbers: Iterable[float],
+        frame_times: Iterable[float | None],
         move: bool = True,
     ) -> None:
         """Make a finished video file the next chunk.
@@ -205,7 +234,8 @@ class ImgStoreWriter(Described):
 
     def _checked(self, frame_number: Any, frame_time: Any) -> FrameMetadata:
         try:
-            number = operator.index(frame_number)
+            whole = isinstance(frame_number, float | np.floating) and frame_number.is_integer()
+            number = int(frame_number) if whole else operator.index(frame_number)
             if not -(2**63) <= number < 2**63:
                 raise OverflowError("more than 64 bits")
         except (TypeError, OverflowError) as error:
@@ -216,16 +246,16 @@ class ImgStoreWriter(Described):
         try:
             if isinstance(frame_time, str | bytes):
                 raise TypeError("text")
-            time = float(frame_time)
+            time = NAN if frame_time is None else float(frame_time)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidMetadataError(
                 f"{self.filename}: the time of frame {number} is {frame_time!r}, no number; "
                 "the image was not written"
             ) from error
-        if not np.isfinite(time):
+        if math.isinf(time):
             raise InvalidMetadataError(
-                f"{self.filename}: the time of frame {number} is {time}; times must be finite; "
-                "the image was not written"
+                f"{self.filename}: the time of frame {number} is {time}; give seconds, or NaN where "
+                "the time is not known; the image was not written"
             )
         return number, time
 
@@ -239,18 +269,37 @@ class ImgStoreWriter(Described):
         Raises
         ------
         InvalidMetadataError
-            A value that JSON cannot hold.
+            A value that JSON cannot hold. A writer of `new_for_format` logs this as a warning, leaves
+            the record out and goes on.
         """
         self._check_open()
-        if data:
-            self._sink.add_extra(
-                {
-                    **data,
-                    "frame_time": self.frame_time,
-                    "frame_number": self.frame_number,
-                    "frame_index": self._count - 1,
-                }
-            )
+        if not data:
+            return
+        frame = {
+            "frame_time": self.frame_time,
+            "frame_number": self.frame_number,
+            "frame_index": self._count - 1,
+        }
+        try:
+            self._sink.add_extra({**data, **frame})
+            self._has_extra = True
+        except InvalidMetadataError as error:
+            if self._bad_extra == "raise":
+                raise
+            _log.warning("%s: %s", self.filename, error)
+
+    @property
+    def has_extra_data(self) -> bool:
+        """Whether there is extra data so far."""
+        return self._has_extra
+
+    def find_extra_data_files(
+        self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS
+    ) -> list[str]:
+        """Return where the extra data lie so far."""
+        if not self._has_extra:
+            return []
+        return self._layout.open(self._location).extra.files(extensions)
 
     def flush(self) -> None:
         """Make everything so far visible to readers.

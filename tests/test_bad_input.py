@@ -51,6 +51,10 @@ BAD_IMAGES: dict[str, Any] = {
     "transposed": GOOD[0].T,
     "colour": np.repeat(GOOD[0][..., None], 3, axis=2),
     "another dimension": GOOD[:1],
+    "two channels": np.repeat(GOOD[0][..., None], 2, axis=2),
+    "one channel of another size": GOOD[0].T[..., None],
+    "no channel": GOOD[0][..., None][..., :0],
+    "cut": GOOD[0][:, :6],
     "int8": GOOD[0].view(np.int8),
     "uint16": GOOD[0].astype(np.uint16),
     "float": GOOD[0].astype(float),
@@ -64,8 +68,10 @@ BAD_IMAGES: dict[str, Any] = {
     "empty": np.empty(0, np.uint8),
 }
 BAD_NUMBERS: dict[str, Any] = {
-    "float": 1.0,
-    "NumPy float": np.float64(1),
+    "float": 1.5,
+    "NumPy float": np.float32(0.25),
+    "inf": math.inf,
+    "large float": 2.0**63,
     "NaN": math.nan,
     "text": "1",
     "None": None,
@@ -76,18 +82,16 @@ BAD_NUMBERS: dict[str, Any] = {
     "time": dt.datetime(2020, 1, 1),
 }
 BAD_TIMES: dict[str, Any] = {
-    "NaN": math.nan,
     "inf": math.inf,
     "-inf": -math.inf,
-    "NumPy NaN": np.float32("nan"),
+    "NumPy inf": np.float32("inf"),
     "text": "soon",
     "digits": "1.5",
     "too large": 10**400,
-    "None": None,
     "complex": 1j,
     "datetime": dt.datetime(2020, 1, 1),
     "list": [1.0],
-    "signalling": decimal.Decimal("NaN"),
+    "signalling": decimal.Decimal("sNaN"),
 }
 
 
@@ -119,7 +123,9 @@ def test_a_frame_that_cannot_be(
 
 def test_integers_and_times_of_any_type_are_taken(tmp_path: Path) -> None:
     numbers: list[Any] = [0, True, np.int8(2), np.uint64(3), 2**63 - 1, -(2**63)]
+    numbers += [5.0, -0.0, np.float32(7), np.float64(-(2.0**63))]
     times: list[Any] = [0, 1.5, np.float32(2), np.int64(3), decimal.Decimal("4.5"), -1e300]
+    times += [1.0, 2.0, 3.0, 4.0]
     with create(tmp_path / "r") as writer:
         for number, time in zip(numbers, times, strict=True):
             writer.add_image(GOOD[0], number, time)
@@ -199,19 +205,73 @@ def test_extra_data_that_json_cannot_hold(tmp_path: Path, value: Any) -> None:
         np.testing.assert_array_equal(store.frames[...], GOOD[:3])
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a/b", "/a", ".a", "..", "__a", "a" * 300, "zarr.json", "a\0", "\ud800"]
-)
-def test_names_that_no_array_can_have(tmp_path: Path, name: str) -> None:
+NAMES = ["", "a/b", "/a", ".a", "..", "__a", "a" * 250, "ä" * 300, "zarr.json", "a\0", "a_b", "a-b"]
+NAMES += ["temp/C", "temp C", "°C", "%", "frame_index/x"]
+
+
+@pytest.mark.parametrize("value", [1.5, "text"], ids=["column", "JSON"])
+@pytest.mark.parametrize("format", ["raw/zarr", "npy/dir", "avc1/mp4"])
+def test_names_of_fields_are_free(tmp_path: Path, format: str, value: Any) -> None:
+    records = [dict.fromkeys(NAMES, value), dict.fromkeys(NAMES[::-1], value)]
+    with create(tmp_path / "r", format) as writer:
+        writer.add_image(GOOD[0], 7, 0.5)
+        for record in records:
+            writer.add_extra_data(**record)
+    with imgstore_zarr.open(tmp_path / "r") as store:
+        table = store.get_extra_data()
+        assert table is not None
+        assert table[NAMES].to_dict("records") == records
+        assert table["frame_number"].tolist() == [7, 7]
+        tree = store.to_datatree()["extra"]
+        assert len(tree.data_vars) == len(NAMES) + 3
+        assert tree["temp_C"].to_numpy().tolist() == [value, value]
+
+
+def test_names_that_no_array_can_have_are_in_its_attributes(tmp_path: Path) -> None:
     with create(tmp_path / "r") as writer:
         writer.add_image(GOOD[0], 0, 0.0)
-        with pytest.raises(InvalidMetadataError, match="field of extra data"):
-            writer.add_extra_data(**{name: 1})
+        writer.add_extra_data(**{name: i for i, name in enumerate(NAMES)})
+    group = zarr.open_group(tmp_path / "r" / "extra", mode="r")
+    found = {}
+    for name, array in group.arrays():
+        own: Any = array.attrs.get("imgstore_zarr", {})
+        found[own.get("field", name)] = int(array[0])  # type: ignore[arg-type]
+    assert {name: found[name] for name in NAMES} == {name: i for i, name in enumerate(NAMES)}
+    assert len(found) == len(NAMES) + 3
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        writer.add_image(GOOD[0], 0, 0.0)
+        with pytest.raises(InvalidMetadataError, match=r"cannot name a field.*not written"):
+            writer.add_extra_data(**{"\ud800": 1})
         writer.add_extra_data(good=1)
     with imgstore_zarr.open(tmp_path / "r") as store:
         table = store.get_extra_data()
         assert table is not None
         assert table["good"].tolist() == [1]
+
+
+@pytest.mark.parametrize("format", ["npy", "npy/dir", "avc1/mp4"])
+def test_scripts_of_imgstore_go_on_without_extra_data_that_cannot_be(
+    tmp_path: Path, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(tmp_path / "r")
+    with imgstore_zarr.new_for_format(format, path, imgshape=SHAPE, chunksize=4) as writer:
+        assert isinstance(writer, imgstore_zarr.ImgStoreWriter)
+        deep: Any = []
+        for _ in range(100_000):
+            deep = [deep]
+        for i, value in enumerate((1, object(), b"\xff", {(1, 2): 3}, deep, 2)):
+            writer.add_image(GOOD[i], i, float(i))
+            writer.add_extra_data(value=value)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+    assert all(f"{path}: the extra data field 'value'" in line for line in caplog.messages)
+    with imgstore_zarr.open(path) as store:
+        table = store.get_extra_data()
+        assert table is not None
+        assert table["value"].tolist() == [1, 2]
+        assert table["frame_number"].tolist() == [0, 5]
 
 
 # Destinations.

@@ -79,6 +79,83 @@ def saved_by(reference: Reference, root: Path) -> NDArray[Any]:
     return images
 
 
+def written_by_both(
+    reference: Reference, root: Path, format: str, images: NDArray[Any], **options: Any
+) -> tuple[Path, Path]:
+    """Two recordings of the same images by the same calls: of imgstore, and of this project."""
+    root.mkdir()
+    np.save(root / "images.npy", images)
+    options = {"images": root / "images.npy", "chunksize": 3, **options}
+    reference("record", path=root / "theirs", format=format.removesuffix("/dir"), **options)
+    ours("record", path=root / "ours", format=format, **options)
+    return root / "theirs", root / "ours"
+
+
+# Those that the encoders of OpenCV's wheels can write, too.
+BOTH_WRITE = ["png/dir", "tif/dir", "bmp/dir", "npy/dir", "jpg", "mjpeg"]
+
+
+@pytest.mark.parametrize("format", BOTH_WRITE)
+def test_whole_floats_as_frame_numbers(reference: Reference, tmp_path: Path, format: str) -> None:
+    numbers = [5.0, 6.0, 9.0, -2.0, 1e6]
+    theirs, mine = written_by_both(
+        reference,
+        tmp_path / "r",
+        format,
+        scene(5, (48, 64)),
+        steps=steps_for(numbers, TIMES[:5]),  # type: ignore[arg-type]
+    )
+    for said in (reference("describe", path=theirs), reference("describe", path=mine)):
+        assert said["frame_metadata"]["frame_number"] == [5, 6, 9, -2, 10**6]
+    same_recording(mine, reference)
+
+
+@pytest.mark.parametrize("imgshape", [(48, 64), (48, 64, 3)], ids=str)
+@pytest.mark.parametrize("format", BOTH_WRITE)
+def test_gray_images_with_a_channel(
+    reference: Reference, tmp_path: Path, format: str, imgshape: tuple[int, ...]
+) -> None:
+    theirs, mine = written_by_both(
+        reference,
+        tmp_path / "r",
+        format,
+        scene(5, (48, 64))[..., np.newaxis],
+        imgshape=imgshape,
+        steps=steps_for(NUMBERS[:5], TIMES[:5]),
+    )
+    same_recording(mine, reference)
+    expected, found = saved_by(reference, theirs), saved_by(reference, mine)
+    if format == "npy/dir":  # imgstore saves what it is given, whatever metadata.yaml says
+        assert expected.shape == (5, 48, 64, 1)
+        expected = np.broadcast_to(
+            expected if len(imgshape) == 3 else expected[..., 0], found.shape
+        )
+    assert found.shape == (5, *imgshape)
+    # Two encoders do not lose the same.
+    most = {"mjpeg": 24, "jpg": 8}.get(format, 0)
+    np.testing.assert_allclose(found.astype(int), expected, atol=most)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)], ids=str)
+@pytest.mark.parametrize("size", [(47, 65), (48, 65), (47, 64)], ids=str)
+def test_images_that_are_cut_to_even_sizes_already(
+    reference: Reference, tmp_path: Path, size: tuple[int, int], channels: tuple[int, ...]
+) -> None:
+    images = scene(5, size)
+    if channels:
+        images = np.repeat(images[..., np.newaxis], channels[0], axis=-1)
+    imgshape = (*size, 3) if channels == (3,) else size
+    options = {"imgshape": imgshape, "steps": steps_for(NUMBERS[:5], TIMES[:5])}
+    height, width = (n & -2 for n in size)
+    _, whole = written_by_both(reference, tmp_path / "whole", "mjpeg", images, **options)
+    cut = np.ascontiguousarray(images[:, :height, :width])
+    theirs, mine = written_by_both(reference, tmp_path / "cut", "mjpeg", cut, **options)
+    same_recording(mine, reference)
+    found = saved_by(reference, mine)
+    np.testing.assert_array_equal(found, saved_by(reference, whole))
+    np.testing.assert_allclose(found.astype(int), saved_by(reference, theirs), atol=24)
+
+
 LOSSLESS = [
     *(
         (format, shape, "uint8")

@@ -67,8 +67,9 @@ READING = (
 )
 WRITING = (
     "add_extra_data add_image chunks close convert_frame_time_to_datetime created duration empty "
-    "filename frame_count frame_max frame_min frame_number frame_time frame_time_max frame_time_min "
-    "full_path image_shape insert_chunk lossless mode user_metadata uuid"
+    "filename find_extra_data_files frame_count frame_max frame_min frame_number frame_time "
+    "frame_time_max frame_time_min full_path has_extra_data image_shape insert_chunk lossless mode "
+    "user_metadata uuid"
 )
 ON_THE_CLASSES = "FRAME_MD extract_only_frame supported_formats supports_format"
 

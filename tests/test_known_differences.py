@@ -169,3 +169,27 @@ def test_known_difference_integers_of_numpy(tmp_path: Path) -> None:
     call: Call = ("get_image", {"frame_number": np.int64(3)})
     (mine,) = ours("perform", path=small(tmp_path / "recording"), calls=[call])
     assert mine["got"]["number"] == 3
+
+
+def test_known_difference_frames_without_a_time(reference: Reference, tmp_path: Path) -> None:
+    # imgstore writes None as an object, and cannot open what it wrote; NaN spoils what it says of
+    # the recording.
+    np.save(tmp_path / "images.npy", np.zeros((3, 16, 16), np.uint8))
+    for name, time in (("none", None), ("nan", float("nan"))):
+        steps: list[Call] = [
+            ("add_image", {"image": i, "frame_number": i, "frame_time": t})
+            for i, t in enumerate((time, 5.0, 7.0))
+        ]
+        options = {"images": tmp_path / "images.npy", "steps": steps}
+        theirs, mine = tmp_path / f"{name} theirs", tmp_path / f"{name} ours"
+        reference("record", path=theirs, format="png", **options)
+        ours("record", path=mine, format="png/dir", **options)
+        assert ours("describe", path=mine)["duration"] == 2
+        # What is written here is what imgstore makes of NaN, and opens.
+        times = reference("describe", path=mine)["frame_metadata"]["frame_time"]
+        assert times == [None, 5.0, 7.0]
+        if time is None:
+            with pytest.raises(ImgStoreRaisedError, match="Object arrays cannot be loaded"):
+                reference("describe", path=theirs)
+        else:
+            assert reference("describe", path=theirs)["frame_metadata"]["frame_time"] == times

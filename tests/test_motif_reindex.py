@@ -203,3 +203,17 @@ def test_records_that_do_not_say_to_which_frame_they_belong(tmp_path: Path) -> N
         imgstore_zarr.open(root).reindex()
     written = json.loads((root / "000000.extra.json").read_text())
     assert [record["frame_number"] for record in written] == [42] * 8 + [-5]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
+def test_renumbering_closes_what_was_open(tmp_path: Path) -> None:
+    root = recording(tmp_path / "recording")
+    store = imgstore_zarr.open(root)
+    frames = store.frames  # which go on holding the files that they opened
+    frames[0]
+    store.reindex()
+    store.close()
+    descriptors = list(Path("/proc/self/fd").iterdir())
+    targets = [str(d.readlink()) for d in descriptors if d.is_symlink()]
+    assert [target for target in targets if target.startswith(str(root))] == []
+    np.testing.assert_array_equal(frames[0], imgstore_zarr.open(root).frames[0])

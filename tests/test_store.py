@@ -734,13 +734,11 @@ def test_what_a_writer_says_of_itself(tmp_path: Path) -> None:
         (IMAGES[:1], 0, 0.0, FrameMismatchError),
         (IMAGES[0].astype(np.uint16), 0, 0.0, FrameMismatchError),
         (IMAGES[0].astype(np.int8), 0, 0.0, FrameMismatchError),
-        (IMAGES[0], 1.0, 0.0, InvalidMetadataError),
+        (IMAGES[0], 1.5, 0.0, InvalidMetadataError),
         (IMAGES[0], "1", 0.0, InvalidMetadataError),
         (IMAGES[0], None, 0.0, InvalidMetadataError),
         (IMAGES[0], 2**63, 0.0, InvalidMetadataError),
-        (IMAGES[0], 0, math.nan, InvalidMetadataError),
         (IMAGES[0], 0, math.inf, InvalidMetadataError),
-        (IMAGES[0], 0, None, InvalidMetadataError),
         (IMAGES[0], 0, "now", InvalidMetadataError),
     ],
 )
@@ -960,6 +958,62 @@ def test_colour_images_are_refused_by_gray_recordings(tmp_path: Path) -> None:
             writer.add_image(np.zeros((8, 10, 3), np.uint8), 0, 0.0)
         with pytest.raises(FrameMismatchError, match=r"not written$"):
             writer.add_image(np.zeros((8, 9), np.uint8), 0, 0.0)
+
+
+FORMATS = ["raw/zarr", "npy/dir", "png/dir", "avc1/mp4", "mjpeg/avi"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_frames_without_a_time(record: Record, tmp_path: Path, format: str) -> None:
+    flat = np.repeat(np.arange(0, 200, 20).astype(np.uint8), 256).reshape(10, 16, 16)
+    times = [None, math.nan, 12.0, np.float32("nan"), 10.0, None, 11.0, 13.0, None, None]
+    kept = [math.nan if time is None else float(time) for time in times]
+    store = imgstore_zarr.open(record(flat, format=format, frame_time=times))
+    np.testing.assert_array_equal(store.index.frame_time, kept)
+    assert (store.frame_time_min, store.frame_time_max, store.duration) == (10, 13, 3)
+    assert store.get_nearest_image(12.2)[1] == (2, 12.0)
+    for image, (number, _) in store:
+        assert abs(image.mean() - 20 * number) < 3
+    assert store.report().ok
+    assert store.report().duration == 3
+    times_of = np.asarray(store.to_xarray(datetime=True).time)
+    np.testing.assert_array_equal(np.isnat(times_of), np.isnan(kept))
+    store.save_index(tmp_path / "index")
+    assert imgstore_zarr.load_index(tmp_path / "index") == store.index
+
+
+def test_no_frame_has_a_time(record: Record) -> None:
+    store = imgstore_zarr.open(record(IMAGES, frame_time=[None] * 11, extra={1: {"a": 2}}))
+    assert np.isnan([store.frame_time_min, store.frame_time_max, store.duration]).all()
+    with pytest.raises(FrameNotFoundError, match="none of the 11 frames is near 3"):
+        store.get_nearest_image(3.0)
+    repr(store)
+    assert store.report().ok
+    table = store.get_extra_data()
+    assert table is not None
+    assert (table["a"][0], table["frame_number"][0]) == (2, 1)
+    assert math.isnan(table["frame_time"][0])
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (8, 10, 1), (8, 10, 3)], ids=str)
+def test_gray_images_with_and_without_a_channel(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "raw/zarr", shape) as writer:
+        writer.add_image(IMAGES[0], 0, 0.0)
+        writer.add_image(IMAGES[1][..., np.newaxis], 1, 1.0)
+    store = imgstore_zarr.open(tmp_path / "r")
+    for image, expected in zip(store.frames, IMAGES[:2], strict=True):
+        assert image.shape == shape
+        channels = image.reshape(8, 10, -1)
+        for i in range(channels.shape[2]):
+            np.testing.assert_array_equal(channels[..., i], expected)
+
+
+def test_only_video_takes_images_that_are_cut(tmp_path: Path) -> None:
+    for format in ("raw/zarr", "npy/dir", "avc1/mp4"):
+        with imgstore_zarr.create(tmp_path / format, format, (17, 21)) as writer:
+            for size in [(16, 21), (17, 20), (14, 20)] + [(16, 20)] * (format != "avc1/mp4"):
+                with pytest.raises(FrameMismatchError, match="not written"):
+                    writer.add_image(np.zeros(size, np.uint8), 0, 0.0)
 
 
 def test_dates_in_metadata_become_text(record: Record) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +33,10 @@ _BLOCK = 16384
 # "-2.2250738585072014e-308" is as long as a float gets.
 _FLOAT_BYTES = 24
 _ABSENT = object()
+
+# File systems take names of up to 255 bytes, and leave no room for those of temporary files.
+_MAX_NAME = 200
+_READABLE = 100
 
 
 @dataclass
@@ -88,6 +94,37 @@ def _numbers(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.array(values, dtype)
 
 
+def check_field_names(record: Record) -> None:
+    """Refuse a field whose name Zarr metadata cannot hold.
+
+    Raises
+    ------
+    InvalidMetadataError
+        A name that is no Unicode text.
+    """
+    for name in record:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidMetadataError(
+                f"{name!r} cannot name a field of extra data in a Zarr recording ({error}); "
+                "the record was not written"
+            ) from error
+
+
+def _array_name(field_name: str, fields: Iterable[str]) -> str:
+    """The name of the array of a field: the field's own, where Zarr and file systems allow it."""
+    reserved = field_name == "zarr.json" or field_name.startswith((".", "__"))
+    allowed = 0 < len(field_name.encode()) <= _MAX_NAME and not {"/", "\0"} & set(field_name)
+    if allowed and not reserved:
+        return field_name
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", field_name)[:_READABLE].strip("_") or "field"
+    name = f"{readable}-{hashlib.sha256(field_name.encode()).hexdigest()[:16]}"
+    while name in fields:
+        name += "_"
+    return name
+
+
 def write_extra(
     location: Location, records: Callable[[], Iterable[Record]], *, durable: bool
 ) -> dict[str, dict[str, Any]]:
@@ -105,7 +142,8 @@ def write_extra(
     Returns
     -------
     dict
-        Per field the metadata of its array, in the order in which the fields first appear.
+        Per array its metadata, in the order in which the fields first appear. An array has the name
+        of its field, or says it in an attribute.
     """
     fields: dict[str, _Field] = {}
     count = 0
@@ -119,13 +157,17 @@ def write_extra(
     writers: dict[str, ColumnWriter] = {}
     dtypes = {name: known.dtype(count) for name, known in fields.items()}
     for name, dtype in dtypes.items():
-        row: tuple[int, ...] = () if dtype is not None else (fields[name].width,)
-        if dtype is not None:
-            documents[name] = column_metadata(count, dtype, "record")
+        array = _array_name(name, fields)
+        attributes = {} if array == name else {"field": name}
+        width = fields[name].width
+        row: tuple[int, ...] = () if dtype is not None else (width,)
+        if dtype is None:
+            documents[array] = _text_metadata(array, count, width, attributes)
         else:
-            documents[name] = _text_metadata(name, count, *row)
+            marked = {ATTRIBUTE: attributes} if attributes else None
+            documents[array] = column_metadata(count, dtype, "record", marked)
         writers[name] = ColumnWriter(
-            location, f"extra/{name}", dtype or np.dtype(np.uint8), row, durable=durable
+            location, f"extra/{array}", dtype or np.dtype(np.uint8), row, durable=durable
         )
     remaining = iter(records())
     while block := list(itertools.islice(remaining, _BLOCK)):
@@ -140,14 +182,16 @@ def write_extra(
     return documents
 
 
-def _text_metadata(name: str, count: int, width: int) -> dict[str, Any]:
+def _text_metadata(
+    name: str, count: int, width: int, attributes: Mapping[str, str]
+) -> dict[str, Any]:
     return array_metadata(
         shape=(count, width),
         chunk_shape=(chunk_length((width,)), width),
         dtype=np.dtype(np.uint8),
         codecs=[BYTES_CODEC, ZSTD_CODEC, CRC32C_CODEC],
         dimension_names=("record", f"{name}_byte"),
-        attributes={ATTRIBUTE: {"type": "json"}},
+        attributes={ATTRIBUTE: {"type": "json", **attributes}},
     )
 
 
@@ -166,15 +210,18 @@ def read_extra(
         try:
             count, *row = parse_shape(document["shape"])
             dtype = parse_dtype(document["data_type"])
-            is_json = ATTRIBUTE in document["attributes"]
+            attributes = document["attributes"].get(ATTRIBUTE, {})
+            is_json = attributes.get("type") == "json"
+            field_name = str(attributes.get("field", name))
             if len(row) != is_json:
                 raise ValueError(f"the shape {document['shape']}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidMetadataError(
                 f"{location.name}: the metadata of extra/{name} are damaged ({error!r})"
             ) from error
         values = read_column(location, f"extra/{name}", count, dtype, tuple(row))
-        columns[name] = list(_parse_texts(location, name, values)) if is_json else values
+        texts = _parse_texts(location, name, values)
+        columns[field_name] = list(texts) if is_json else values
     return columns
 
 

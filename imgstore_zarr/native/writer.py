@@ -19,7 +19,7 @@ from imgstore_zarr.errors import RecordingExistsError
 from imgstore_zarr.extra import dump_record
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.columns import ColumnWriter
-from imgstore_zarr.native.extra_columns import Record, write_extra
+from imgstore_zarr.native.extra_columns import Record, check_field_names, write_extra
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
 from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, OpenChunk, lock_path, write_all
 from imgstore_zarr.recording import RecordingInfo
@@ -178,6 +178,7 @@ class ZarrSink:
 
     def add_extra(self, record: Record) -> None:
         """Append one record of extra data, as a line of JSON."""
+        check_field_names(record)
         if self._extra is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
             self._extra = os.open(self._spool / _EXTRA, flags, 0o666)

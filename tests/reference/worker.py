@@ -191,6 +191,46 @@ def reindex(package: Any, path: str) -> None:
         store.reindex()
 
 
+def tell(package: Any, path: str, questions: Sequence[Sequence[Any]], read: int = 0) -> list[Any]:
+    """What a store says when some images have been read.
+
+    A question is the name of an attribute, or of a method and its arguments.
+    """
+    with _opened(package, path) as store:
+        for _ in range(read):
+            store.get_next_image()
+        return [_answer(store, *question) for question in questions]
+
+
+def _answer(store: Any, name: str, *arguments: Any) -> Any:
+    value = getattr(store, name)
+    return value(*arguments) if callable(value) else value
+
+
+def tell_while_writing(
+    package: Any,
+    path: str,
+    format: str,
+    images: str,
+    steps: Sequence[Call],
+    questions: Sequence[Sequence[Any]],
+    **options: Any,
+) -> list[list[Any]]:
+    """What a writer says after each step; see `record` and `tell`."""
+    frames = np.load(images)
+    answers = []
+    with package.new_for_format(
+        format, path=path, imgshape=frames.shape[1:], imgdtype=frames.dtype, **options
+    ) as store:
+        for method, arguments in steps:
+            given = dict(arguments)
+            if method == "add_image":
+                given["img"] = frames[given.pop("image")]
+            getattr(store, method)(**given)
+            answers.append([_answer(store, *question) for question in questions])
+    return answers
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -204,6 +244,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         leave_open,
         reindex,
         save_index,
+        tell,
+        tell_while_writing,
     )
 }
 

@@ -102,13 +102,13 @@ class ImgStoreIndex:
 
     @property
     def frame_time_min(self) -> float:
-        """The earliest frame time in seconds; 0 where there are no frames."""
-        return float(np.nanmin(self.columns.frame_time)) if self.columns else 0.0
+        """The earliest frame time in seconds; 0 without frames, NaN where none is known."""
+        return float(np.fmin.reduce(self.columns.frame_time)) if self.columns else 0.0
 
     @property
     def frame_time_max(self) -> float:
-        """The latest frame time in seconds; 0 where there are no frames."""
-        return float(np.nanmax(self.columns.frame_time)) if self.columns else 0.0
+        """The latest frame time in seconds; 0 without frames, NaN where none is known."""
+        return float(np.fmax.reduce(self.columns.frame_time)) if self.columns else 0.0
 
     @property
     def chunks(self) -> tuple[int, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -18,6 +20,15 @@ from imgstore_compat.imgstore.constants import (
     STORE_MD_KEY,
 )
 from imgstore_compat.imgstore.index import ImgStoreIndex
+from imgstore_compat.imgstore.instances import (
+    DIRECTORY_FORMATS,
+    VIDEO_FORMATS,
+    ScriptBase,
+    ScriptStore,
+    ScriptWriter,
+    extract_store_metadata,
+    told_formats,
+)
 from imgstore_compat.imgstore.util import (
     FourCC,
     ImageCodecProcessor,
@@ -29,8 +40,15 @@ from imgstore_compat.imgstore.util import (
     motif_extra_data_h5_to_df,
     motif_extra_data_json_to_df,
 )
-from imgstore_zarr import FrameIndex, ImgStore, ImgStoreWriter, UnsupportedFormatError, locate
-from imgstore_zarr.formats import find_layout
+from imgstore_zarr import (
+    FrameIndex,
+    ImgStore,
+    ImgStoreWriter,
+    RecordingNotFoundError,
+    UnsupportedFormatError,
+    locate,
+)
+from imgstore_zarr.formats import create_as, find_layout, open_as
 
 __all__ = [
     "DEVNULL",
@@ -57,6 +75,11 @@ __all__ = [
     "new_for_filename",
     "new_for_format",
 ]
+
+
+# Private in imgstore, and imported by scripts all the same.
+_ImgStore = ScriptBase
+_extract_store_metadata = extract_store_metadata
 
 
 class _StoreClass(type):
@@ -93,9 +116,7 @@ class _StoreClass(type):
                 f"{cls.__name__} does not write {format!r}{instead}; it writes "
                 f"{', '.join(cls._formats)}"
             )
-        return imgstore_zarr.new_for_format(
-            cls._formats[format], basedir=basedir, mode="w", **options
-        )
+        return new_for_format(cls._formats[format], basedir=basedir, **options)
 
     def _check_layout(cls, path: str) -> None:
         location = locate(path)
@@ -114,7 +135,7 @@ class _StoreClass(type):
 
     def supported_formats(cls) -> list[str]:
         """Return the formats that it writes."""
-        return [name for name in cls._formats if name != "mjpeg"]
+        return told_formats(cls._formats)
 
     def supports_format(cls, fmt: str | None) -> bool:
         """Whether it writes a format."""
@@ -152,12 +173,7 @@ class VideoImgStore(metaclass=_StoreClass):
     FRAME_MD: ClassVar = FRAME_MD
 
     _layouts = ("video",)
-    _formats: ClassVar = {
-        "mjpeg": "mjpeg/avi",
-        "mjpeg/avi": "mjpeg/avi",
-        "h264/mkv": "h264/mkv",
-        "avc1/mp4": "avc1/mp4",
-    }
+    _formats: ClassVar = VIDEO_FORMATS
 
 
 class DirectoryImgStore(metaclass=_StoreClass):
@@ -190,20 +206,7 @@ class DirectoryImgStore(metaclass=_StoreClass):
     FRAME_MD: ClassVar = FRAME_MD
 
     _layouts = ("directory", "zarr")
-    _formats: ClassVar = {
-        "tif": "tif/dir",
-        "png": "png/dir",
-        "jpg": "jpg",
-        "ppm": "ppm/dir",
-        "pgm": "pgm/dir",
-        "bmp": "bmp/dir",
-        "tif+color": "tif+color/dir",
-        "png+color": "png+color/dir",
-        "jpg+color": "jpg+color",
-        "bmp+color": "bmp+color/dir",
-        "npy": "npy/dir",
-        "bpk": "bpk/dir",
-    }
+    _formats: ClassVar = DIRECTORY_FORMATS
 
 
 _CLASSES = (DirectoryImgStore, VideoImgStore)
@@ -225,7 +228,7 @@ def new_for_filename(
     """
     if index is not None:
         kwargs["index"] = index.columns if isinstance(index, ImgStoreIndex) else index
-    return imgstore_zarr.new_for_filename(path, **kwargs)
+    return open_as(ScriptStore, path, **kwargs)
 
 
 def new_for_format(
@@ -246,12 +249,30 @@ def new_for_format(
     """
     if mode == "r":
         return new_for_filename(path, mode=mode, **kwargs)
-    return imgstore_zarr.new_for_format(fmt, path, mode=mode, **kwargs)
+    return create_as(ScriptWriter, fmt, path, mode=mode, **kwargs)
 
 
 def extract_only_frame(path: str, frame_index: int) -> NDArray[Any]:
     """Read one stored image by its position; pixels are not decoded from the encoding."""
     return imgstore_zarr.extract_only_frame(path, frame_index)
+
+
+def _parse_basedir_fullpath(path: str | None, basedir: str | None, read: bool) -> tuple[str, str]:
+    """Return the directory of a recording and its ``metadata.yaml``, as they were given."""
+    if path and basedir:
+        raise UnsupportedFormatError("path and basedir are the same thing: give one of them")
+    given = path or basedir
+    if not given:
+        raise RecordingNotFoundError("give the path of a recording")
+    folder, name = os.path.split(given)
+    if name == STORE_MD_FILENAME:
+        if basedir:
+            raise UnsupportedFormatError(f"basedir is the directory of a recording, not {basedir}")
+        return folder, given
+    full_path = os.path.join(given, STORE_MD_FILENAME)  # noqa: PTH118 - keeps what was given
+    if path and read and not Path(full_path).exists():
+        raise RecordingNotFoundError(f"{path} does not exist, or has no {STORE_MD_FILENAME}")
+    return given, full_path
 
 
 def get_supported_formats() -> list[str]:
