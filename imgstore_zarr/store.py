@@ -247,7 +247,7 @@ class ImgStore(Described):
         Raises
         ------
         FrameNotFoundError
-            The recording is empty, or the time is NaN.
+            The recording is empty, no time is known, or the one asked for is NaN.
         """
         try:
             position = self.index.position_nearest_time(frame_time)
@@ -256,7 +256,10 @@ class ImgStore(Described):
                 f"{self.filename}: {frame_time!r} is no time; give seconds"
             ) from error
         if position is None:
-            raise self._not_found(f"no frame is near {frame_time}", "give seconds")
+            raise self._not_found(
+                f"none of the {self.frame_count} frames is near {frame_time}",
+                "give seconds; frames of which the time is not known are near none",
+            )
         return self._image_at(position)
 
     def _position(self, frame_index: Any) -> int:

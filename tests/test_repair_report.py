@@ -80,7 +80,7 @@ def test_extra_data_that_stay_damaged_are_told_once(tmp_path: Path, format: str)
     root = make(tmp_path / "recording", format)
     (extra,) = [*root.rglob("000001*.extra.json"), *root.glob("000001/*.extra.json")]
     extra.write_text("{}")
-    (root / ".lock").touch()
+    (root / ".lock").write_text("imgstore-zarr\n")  # of a writer that was killed
     assert [problem.kind for problem in imgstore_zarr.repair(root).problems] == [
         "extra-data-damaged"
     ]
