@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import pickle
 import random
@@ -277,6 +278,38 @@ def test_neighbours_are_decoded_without_a_seek(
     assert video.frames[[50, 13, 51, 12, 14]].shape == (5, *expected.shape[1:])
     # Two GOPs of twelve frames, neither of them twice.
     assert len(sends) == len(set(sends)) <= 2 * 12 + 4
+
+
+@pytest.mark.parametrize("every", [7, 19])
+@pytest.mark.parametrize("way", ["steps", "batches"])
+def test_an_interruption_spoils_nothing(
+    b_frames: tuple[Path, Images], monkeypatch: pytest.MonkeyPatch, every: int, way: str
+) -> None:
+    from imgstore_zarr.video.decoder import Decoder
+
+    path, expected = b_frames
+    sent = itertools.count(1)
+    send = Decoder._send
+
+    def interrupted(self: Decoder, packet: object, rank: int) -> list[object]:
+        if next(sent) % every == 0:
+            raise KeyboardInterrupt
+        return list(send(self, packet, rank))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Decoder, "_send", interrupted)
+    video = VideoFile(path, color=True)
+    wanted = [[p] for p in range(FRAMES)] if way == "steps" else [[p, p + 1] for p in range(40)]
+    interruptions = 0
+    for positions in wanted * 2:
+        try:
+            images = video.frames[positions]
+        except KeyboardInterrupt:
+            interruptions += 1
+            continue
+        np.testing.assert_array_equal(images, expected[positions])
+    assert interruptions or way == "steps"
+    assert next(sent) > every
+    video.close()
 
 
 def test_frames_read_one_after_the_other_are_decoded_once(

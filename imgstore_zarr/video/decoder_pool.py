@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.video.frame_images import FrameImages
@@ -47,15 +48,30 @@ class DecoderPool:
     def lend(self, wide: bool, position: int = 0) -> Iterator[Lane]:
         """Lend a lane, if there is a choice the one that is nearest to a position."""
         lane, generation = self._take(wide, position)
+        usable = False
         try:
             yield lane
+            usable = True
+        except (CorruptChunkError, GeneratorExit):
+            usable = True
+            raise
         finally:
+            # After an interruption nobody knows how far the decoder came.
             with self._change:
-                if generation == self._generation:
+                if generation != self._generation:
+                    lane.decoder.close()
+                elif usable:
                     self._idle.append(lane)
                 else:
-                    lane.decoder.close()
+                    self._close(lane)
                 self._change.notify()
+
+    def _close(self, lane: Lane) -> None:
+        if lane.wide:
+            self._wide -= 1
+        else:
+            self._narrow -= 1
+        lane.decoder.close()
 
     def _take(self, wide: bool, position: int) -> tuple[Lane, int]:
         with self._change:
@@ -83,12 +99,7 @@ class DecoderPool:
         """Close every lane but one that nobody uses."""
         with self._change:
             while len(self._idle) > 1:
-                lane = self._idle.pop()
-                if lane.wide:
-                    self._wide -= 1
-                else:
-                    self._narrow -= 1
-                lane.decoder.close()
+                self._close(self._idle.pop())
 
     def close(self) -> None:
         """Close every lane; those that are lent, when they come back."""

@@ -68,7 +68,6 @@ class PacketTable:
     is_clean: Callable[[int, int], bool] | None = field(default=None, repr=False)
     listed: bool = False
     breaks_off: bool = False
-    _ranks: dict[PacketKey, int] = field(default_factory=dict, repr=False)
     _proved: dict[int, bool] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -169,11 +168,13 @@ class PacketTable:
         columns = (self.pts, self.dts, self.pos)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
+    @cached_property
+    def _ranks(self) -> dict[PacketKey, int]:
+        last_first = zip(reversed(self._keys), range(len(self._keys) - 1, -1, -1), strict=True)
+        return dict(last_first)
+
     def rank_of(self, packet: Packet) -> int | None:
         """Return the decode rank of a packet that was demuxed again, None if it is not known."""
-        if not self._ranks:
-            for rank, key in enumerate(self._keys):
-                self._ranks.setdefault(key, rank)
         return self._ranks.get(packet_key(packet))
 
     def is_at(self, packet: Packet, rank: int) -> bool:

@@ -36,7 +36,7 @@ class _Slice:
 
     positions: range
     wide: bool
-    images: deque[Image] = field(default_factory=deque)
+    images: deque[tuple[int, Image]] = field(default_factory=deque)
     done: bool = False
     error: Exception | None = None
 
@@ -72,8 +72,8 @@ class ReadAhead:
         """Whether the memory is enough for anything."""
         return self._frames > 0
 
-    def take(self) -> Image | None:
-        """Return the next image, None behind the last; raises what decoding it raised."""
+    def take(self, position: int) -> Image | None:
+        """Return the image at a position, None unless it is the next; raises what decoding it raised."""
         with self._change:
             while True:
                 self._schedule()
@@ -81,7 +81,8 @@ class ReadAhead:
                     return None
                 current = self._slices[0]
                 if current.images:
-                    return current.images.popleft()
+                    taken, image = current.images.popleft()
+                    return image if taken == position else None
                 if current.error is not None:
                     raise current.error
                 if current.done:
@@ -135,11 +136,12 @@ class ReadAhead:
     def _run(self, piece: _Slice) -> None:
         error: Exception | None = None
         try:
-            for image in self._decode(list(piece.positions), piece.wide):
+            decoded = self._decode(list(piece.positions), piece.wide)
+            for position, image in zip(piece.positions, decoded, strict=True):
                 with self._change:
                     if self._dropped:
                         break
-                    piece.images.append(image)
+                    piece.images.append((position, image))
                     self._change.notify_all()
         except (OSError, ValueError) as failure:
             error = failure
@@ -182,18 +184,20 @@ class Steps:
                 self._ahead = self._begin(position, window)
             self._streak = 0
             self._next = (position + 1, window)
-            return self._take()
+            return self._take(position)
         finally:
             self._lock.release()
 
-    def _take(self) -> Image | None:
-        if self._ahead is None:
-            return None
+    def _take(self, position: int) -> Image | None:
+        image = None
         try:
-            return self._ahead.take()
-        except (OSError, ValueError):
-            self._drop()
-            raise
+            if self._ahead is not None:
+                image = self._ahead.take(position)
+        finally:
+            # After an error, an interruption, or the last frame.
+            if image is None:
+                self._drop()
+        return image
 
     def _drop(self) -> None:
         if self._ahead is not None:
