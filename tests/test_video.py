@@ -525,6 +525,37 @@ def test_a_truncated_file_serves_what_is_good(tmp_path: Path, tenth: int) -> Non
         video.frames[len(video)]
 
 
+def test_a_video_without_frames_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "empty.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuvj420p"
+        file.start_encoding()
+    with pytest.raises(CorruptChunkError, match="holds a video stream without frames"):
+        len(VideoFile(path))
+
+
+def test_ffmpeg_says_nothing_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = encode(tmp_path / "video.mp4", scene(FRAMES), PLAIN)
+    data = bytearray(path.read_bytes())
+    media = data.index(b"mdat") + 4
+    for at in range(media + 3000, len(data) - 3000, 500):
+        data[at] ^= 0x55
+    path.write_bytes(data)
+    capfd.readouterr()
+    video = VideoFile(path, color=True)
+    failed = 0
+    for position in range(len(video)):
+        try:
+            video.frames[position]
+        except CorruptChunkError:
+            failed += 1
+    video.close()
+    assert failed
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_without_its_header_says_so(tmp_path: Path) -> None:
     path = encode(tmp_path / "video.mp4", scene(FRAMES), PLAIN)
     data = path.read_bytes()

@@ -40,10 +40,11 @@ class VideoFile:
     BGR by swscale (bicubic), gray from that by OpenCV, as they are stored. A rotation that the file
     asks players for (a display matrix) is not applied.
 
-    Reading is safe from several threads, which read side by side. One file is open at most
-    ``1 + LANES`` times, and each time holds the frames to which its codec refers (at most 16), those
-    that threads work on (at most 8), and no others: those that were decoded on the way lie in a cache
-    of `CACHE_BYTES` for all files of the process.
+    Reading is safe from several threads, which read side by side. A file is open at most ``1 + LANES``
+    times. Each time it holds the frames to which its codec refers (at most 16) and those that threads
+    work on (at most 8). Frames that were decoded on the way to others take `CACHE_BYTES` in all files of
+    the process, and the images that are decoded ahead for somebody who steps through the file
+    ``(LANES + 1) * SLICE_BYTES``.
 
     Parameters
     ----------
