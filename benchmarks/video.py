@@ -48,7 +48,7 @@ def _gray(bench: Bench, crf: int) -> Iterator[Work]:
     path = _written(bench, f"gray-{crf}", gop=_SHORT, crf=crf)
     what = f"{_FORMAT}, gray, CRF {crf}"
     random = np.random.default_rng(5)
-    positions = random.integers(0, _FRAMES, 20 if crf == _SMOOTH else 10).tolist()
+    positions = random.integers(0, _FRAMES, 20).tolist()
     bench.must_agree({"ours": path, "imgstore": path}, positions)
 
     def one(peer: str, **more: object) -> Timed:

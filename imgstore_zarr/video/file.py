@@ -44,7 +44,7 @@ class VideoFile:
     times. Each time it holds the frames to which its codec refers (at most 16) and those that threads
     work on (at most 8). Frames that were decoded on the way to others take `CACHE_BYTES` in all files of
     the process, and the images that are decoded ahead for somebody who steps through the file
-    ``(LANES + 1) * SLICE_BYTES``.
+    `AHEAD_BYTES`.
 
     Parameters
     ----------
@@ -170,9 +170,7 @@ class VideoFile:
         def decode(positions: list[int], wide: bool) -> Iterator[NDArray[np.uint8]]:
             with pool.lend(wide, positions[0]) as lane:
                 for _, frame in lane.decoder.frames(positions):
-                    image = np.empty(shape, np.uint8)
-                    lane.images.write(frame, cut, image)
-                    yield image
+                    yield lane.images.image(frame, cut, shape)
 
         if position >= len(self.table):
             return None

@@ -50,6 +50,15 @@ class FrameImages:
         self._color = color
         self._reformatter = VideoReformatter()
 
+    def image(self, frame: VideoFrame, cut: Cut, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return a part of a frame, of this shape, in memory of its own."""
+        if self._color:
+            # Where nothing is cut off, this is the memory that swscale filled.
+            return np.ascontiguousarray(_bgr(self._reformatter, frame)[cut])
+        image = np.empty(shape, np.uint8)
+        self.write(frame, cut, image)
+        return image
+
     def write(self, frame: VideoFrame, cut: Cut, out: NDArray[np.uint8]) -> None:
         """Write a part of a frame into an array."""
         if not self._color:

@@ -17,8 +17,8 @@ from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder_pool import LANES
 from imgstore_zarr.video.packets import PacketTable
 
-SLICE_BYTES = 32 * 2**20
-"""How much memory the images of one slice take; there are at most ``LANES + 1`` slices."""
+AHEAD_BYTES = 256 * 2**20
+"""How much memory the images take that are decoded ahead for one file."""
 
 # A slice of fewer frames is not worth a task.
 _SHORTEST = 16
@@ -37,8 +37,14 @@ class _Slice:
     positions: range
     wide: bool
     images: deque[tuple[int, Image]] = field(default_factory=deque)
+    taken: int = 0
     done: bool = False
     error: Exception | None = None
+
+    @property
+    def left(self) -> int:
+        """How many images there are, or will be."""
+        return len(self.images) if self.done else len(self.positions) - self.taken
 
 
 class ReadAhead:
@@ -62,15 +68,18 @@ class ReadAhead:
         self._planned = position
         self._decode = decode
         self._lanes = min(LANES, CORES)
-        self._frames = SLICE_BYTES // max(image_bytes, 1)
+        self._capacity = AHEAD_BYTES // max(image_bytes, 1)
+        # Two are being decoded, at least, while a third one is taken.
+        self._longest = self._capacity // 3
         self._slices: deque[_Slice] = deque()
+        self._following: _Slice | None = None
         self._change = threading.Condition()
         self._dropped = False
 
     @property
     def is_possible(self) -> bool:
         """Whether the memory is enough for anything."""
-        return self._frames > 0
+        return self._longest > 0
 
     def take(self, position: int) -> Image | None:
         """Return the image at a position, None unless it is the next; raises what decoding it raised."""
@@ -81,8 +90,9 @@ class ReadAhead:
                     return None
                 current = self._slices[0]
                 if current.images:
-                    taken, image = current.images.popleft()
-                    return image if taken == position else None
+                    current.taken += 1
+                    place, image = current.images.popleft()
+                    return image if place == position else None
                 if current.error is not None:
                     raise current.error
                 if current.done:
@@ -98,13 +108,16 @@ class ReadAhead:
 
     def _schedule(self) -> None:
         while self._planned < len(self._table) and len(self._slices) <= self._lanes:
-            running = [piece for piece in self._slices if not piece.done]
-            if len(running) == self._lanes:
+            running = sum(not piece.done for piece in self._slices)
+            if running >= self._lanes:
                 return
-            following = self._plan()
+            following = self._following or self._plan()
+            self._following = following
+            held = sum(piece.left for piece in self._slices) + len(following.positions)
             # The slices of one GOP must be decoded one after the other.
-            if following.wide and running:
+            if held > self._capacity or (following.wide and running):
                 return
+            self._following = None
             self._planned = following.positions.stop
             self._slices.append(following)
             helpers().submit(self._run, following)
@@ -124,14 +137,14 @@ class ReadAhead:
         ):
             after = table.entry_after(int(table.rank_of_position[end]))
             following = table.first_position(after) if after < len(table.pts) else len(table)
-            if following - start > self._frames:
+            if following - start > self._longest:
                 break
             end = following
         if end > start:
             return _Slice(range(start, end), wide=False)
         after = table.entry_after(entry) if table.timed else len(table.pts)
         last = table.first_position(after) if after < len(table.pts) else len(table)
-        return _Slice(range(start, min(start + min(self._frames, _SHORTEST), last)), wide=True)
+        return _Slice(range(start, min(start + min(self._longest, _SHORTEST), last)), wide=True)
 
     def _run(self, piece: _Slice) -> None:
         error: Exception | None = None
