@@ -43,6 +43,7 @@ class DecoderPool:
         self._idle: list[Lane] = []
         self._narrow = self._wide = 0
         self._generation = 0
+        self._resting = False
 
     @contextmanager
     def lend(self, wide: bool, position: int = 0) -> Iterator[Lane]:
@@ -60,7 +61,7 @@ class DecoderPool:
             with self._change:
                 if generation != self._generation:
                     lane.decoder.close()
-                elif usable:
+                elif usable and not (self._resting and self._idle):
                     self._idle.append(lane)
                 else:
                     self._close(lane)
@@ -95,9 +96,14 @@ class DecoderPool:
             self._narrow += 1
         return lane
 
+    def wake(self) -> None:
+        """Keep lanes that come back, as long as `rest` is not called."""
+        self._resting = False
+
     def rest(self) -> None:
-        """Close every lane but one that nobody uses."""
+        """Close every lane but one; those that are lent, when they come back."""
         with self._change:
+            self._resting = True
             while len(self._idle) > 1:
                 self._close(self._idle.pop())
 

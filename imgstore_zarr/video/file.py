@@ -151,6 +151,7 @@ class VideoFile:
     ) -> NDArray[Any]:
         """Read frames; see `FrameSource.read`. Each GOP is decoded once."""
         pool = self._enter()
+        pool.wake()
         if len(positions) == 1:
             image = self._steps.take(int(positions[0]), window)
             if image is not None:

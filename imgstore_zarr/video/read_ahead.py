@@ -149,6 +149,8 @@ class ReadAhead:
     def _run(self, piece: _Slice) -> None:
         error: Exception | None = None
         try:
+            if self._dropped:
+                return
             decoded = self._decode(list(piece.positions), piece.wide)
             for position, image in zip(piece.positions, decoded, strict=True):
                 with self._change:
