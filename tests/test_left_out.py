@@ -133,8 +133,9 @@ def test_an_empty_recording_says_so(tmp_path: Path, format: str) -> None:
     for look_up in look_ups:
         with pytest.raises(FrameNotFoundError, match="the recording has no frames") as caught:
             look_up()
-        assert "nan" not in str(caught.value)
-        assert "-1" not in str(caught.value)
+        said = str(caught.value).removeprefix(store.filename)
+        assert "nan" not in said
+        assert "-1" not in said
 
 
 def test_a_whole_recording_gives_hints(tmp_path: Path) -> None:
