@@ -249,3 +249,27 @@ def test_problems_seen_on_opening_are_logged(
     assert record.levelname == "WARNING"
     assert "chunk 1" in record.getMessage()
     assert record.getMessage().endswith("2 in all")
+
+
+def test_errors_of_video_name_the_position_in_the_recording(tmp_path: Path) -> None:
+    root = tmp_path / "recording"
+    with imgstore_zarr.create(root, "avc1/mp4", (96, 128), chunksize=20, gop=5) as writer:
+        for i, image in enumerate(scene(60)):
+            writer.add_image(image, 1000 + i, float(i))
+    (root / "000001.mp4").unlink()
+    path = root / "000002.mp4"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    store = imgstore_zarr.open(root)
+    with pytest.raises(
+        ChunkMissingError, match=r"chunk 1 \(000001.mp4\).*at position 27 cannot be read"
+    ):
+        store.get_image(1027)
+    with pytest.raises(
+        CorruptChunkError, match=r"chunk 2 \(000002.mp4\).*at position 59 cannot be read"
+    ):
+        store.get_image(1059)
+    # A directory in the place of a video.
+    (root / "000001.mp4").mkdir()
+    with pytest.raises(CorruptChunkError, match=r"is a directory.*at position 33 cannot be read"):
+        imgstore_zarr.open(root).get_image(1033)
+    assert imgstore_zarr.open(root).get_image(1007)[1] == (1007, 7.0)

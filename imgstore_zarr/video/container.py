@@ -35,6 +35,8 @@ def open_container(path: str, name: str) -> tuple[InputContainer, VideoStream]:
         raise ChunkMissingError(f"{name} is missing; restore it from a backup") from error
     except PermissionError as error:
         raise RecordingAccessError(f"{name} may not be read by this process") from error
+    except IsADirectoryError as error:
+        raise CorruptChunkError(f"{name} is a directory, not a video file") from error
     except (OSError, av.FFmpegError) as error:
         # Others say nothing about the file: there may be too many open ones. EIO is what Matroska
         # gives for a header that breaks off.

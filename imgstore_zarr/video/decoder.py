@@ -64,6 +64,8 @@ class Decoder:
         The packet table of the file, if it was read before.
     threads
         How many threads may decode; 1 is for decoders that work side by side.
+    first
+        What messages call the position of the first frame.
 
     Raises
     ------
@@ -78,9 +80,15 @@ class Decoder:
     """
 
     def __init__(
-        self, path: str, name: str, table: PacketTable | None = None, threads: int = 1
+        self,
+        path: str,
+        name: str,
+        table: PacketTable | None = None,
+        threads: int = 1,
+        first: int = 0,
     ) -> None:
         self.name = name
+        self._first = first
         self._number = next(_numbers)
         weakref.finalize(self, _forget, self._number).atexit = False
         self._path = path
@@ -240,8 +248,9 @@ class Decoder:
     def _frame_at(self, position: int) -> VideoFrame:
         if not 0 <= position < len(self.table):
             raise CorruptChunkError(
-                f"{self.name} holds {len(self.table)} frames, so there is none at its position "
-                f"{position}; the file is truncated, or does not belong to its index"
+                f"{self.name} holds {len(self.table)} frames, so there is none at position "
+                f"{self._first + position}; the file is truncated, or does not belong to its index: "
+                "restore both from a backup"
             )
         frame = _cache.get(self._number, position)
         while frame is None:
@@ -303,14 +312,14 @@ class Decoder:
         there = frame.format.name, (frame.height, frame.width)
         if there != (self.pixel_format, self.frame_shape):
             raise CorruptChunkError(
-                f"{self.name}: the frame at its position {position} is {_format(*there)}, those before "
-                f"are {_format(self.pixel_format, self.frame_shape)}; a recording has one format, so "
-                "convert the file to one"
+                f"{self.name}: the frame at position {self._first + position} is {_format(*there)}, "
+                f"those before are {_format(self.pixel_format, self.frame_shape)}; "
+                "a recording has one format, so convert the file to one"
             )
 
     def _undecodable(self, position: int, reason: str) -> CorruptChunkError:
         return CorruptChunkError(
-            f"{self.name}: the frame at its position {position} cannot be decoded ({reason}); "
+            f"{self.name}: the frame at position {self._first + position} cannot be decoded ({reason}); "
             "restore the file from a backup"
         )
 

@@ -54,6 +54,8 @@ class VideoFile:
         Whether images are BGR or gray; None decides by the file's pixel format.
     name
         What messages call it; by default the path.
+    first
+        What messages call the position of its first frame: that in the recording.
 
     Raises
     ------
@@ -68,11 +70,17 @@ class VideoFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, color: bool | None = None, name: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        color: bool | None = None,
+        name: str | None = None,
+        first: int = 0,
     ) -> None:
         self._path = Path(path)
         self._name = name or str(self._path)
         self._wants_color = color
+        self._first = first
         self._forget()
 
     def _forget(self) -> None:
@@ -82,11 +90,11 @@ class VideoFile:
         self._known: _Facts | None = None
         self._steps = Steps(self._read_ahead)
 
-    def __getstate__(self) -> tuple[Path, str, bool | None]:
-        return self._path, self._name, self._wants_color
+    def __getstate__(self) -> tuple[Path, str, bool | None, int]:
+        return self._path, self._name, self._wants_color, self._first
 
-    def __setstate__(self, state: tuple[Path, str, bool | None]) -> None:
-        self._path, self._name, self._wants_color = state
+    def __setstate__(self, state: tuple[Path, str, bool | None, int]) -> None:
+        self._path, self._name, self._wants_color, self._first = state
         self._forget()
 
     def _enter(self) -> DecoderPool:
@@ -98,7 +106,7 @@ class VideoFile:
     def _open_lane(self, wide: bool) -> Lane:
         with self._lock:
             table = self._known.table if self._known else None
-            decoder = Decoder(str(self._path), self._name, table, CORES if wide else 1)
+            decoder = Decoder(str(self._path), self._name, table, CORES if wide else 1, self._first)
             if self._known is None:
                 color = self._wants_color
                 if color is None:

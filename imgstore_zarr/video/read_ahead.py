@@ -74,7 +74,7 @@ class ReadAhead:
         self._slices: deque[_Slice] = deque()
         self._following: _Slice | None = None
         self._change = threading.Condition()
-        self._dropped = False
+        self._dropped = threading.Event()
 
     @property
     def is_possible(self) -> bool:
@@ -103,7 +103,7 @@ class ReadAhead:
     def drop(self) -> None:
         """End what is being decoded; nothing can be taken any more."""
         with self._change:
-            self._dropped = True
+            self._dropped.set()
             self._slices.clear()
 
     def _schedule(self) -> None:
@@ -149,12 +149,12 @@ class ReadAhead:
     def _run(self, piece: _Slice) -> None:
         error: Exception | None = None
         try:
-            if self._dropped:
+            if self._dropped.is_set():
                 return
             decoded = self._decode(list(piece.positions), piece.wide)
             for position, image in zip(piece.positions, decoded, strict=True):
                 with self._change:
-                    if self._dropped:
+                    if self._dropped.is_set():
                         break
                     piece.images.append((position, image))
                     self._change.notify_all()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import Int64s
 from imgstore_zarr.pixels import is_color
@@ -118,7 +118,12 @@ class VideoFrames:
         self, chunk: int, positions: Positions, window: Window | None, out: NDArray[Any] | None
     ) -> NDArray[Any]:
         with self._lease(chunk) as file:
-            self._check_shape(file, chunk)
+            try:
+                self._check_shape(file, chunk)
+            except (ChunkMissingError, CorruptChunkError) as error:
+                raise type(error)(
+                    f"{error}; so the frame at position {positions[0]} cannot be read"
+                ) from error
             return file.read(positions - self._starts[chunk], window, out)
 
     def _enter(self) -> threading.Lock:
@@ -171,15 +176,16 @@ class VideoFrames:
         return VideoFile(
             path,
             color=is_color(self._image_shape),
-            name=f"{self._location.name}: chunk {number} ({path.name}, from position "
-            f"{self._starts[chunk]} on)",
+            name=f"{self._location.name}: chunk {number} ({path.name})",
+            first=int(self._starts[chunk]),
         )
 
     def _check_shape(self, file: VideoFile, chunk: int) -> None:
         if file.shape[1:] != self._image_shape:
             raise CorruptChunkError(
                 f"{self._location.name}: the images of chunk {self._numbers[chunk]} have shape "
-                f"{file.shape[1:]}, metadata.yaml says {self._image_shape}"
+                f"{file.shape[1:]}, metadata.yaml says {self._image_shape}; one of the two is of "
+                "another recording"
             )
 
     def close(self) -> None:
