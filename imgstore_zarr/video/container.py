@@ -64,11 +64,12 @@ def _open(path: str) -> InputContainer:
     import av
 
     try:
-        return av.open(path)
+        return av.open(path, metadata_errors="replace")
     except (av.InvalidDataError, av.EOFError):
         end = cut_fragment(path)
         # Where nothing is cut off, somebody has written on in the meantime.
-        return av.open(path if end is None else f"subfile,,start,0,end,{end},,:{path}")
+        part = path if end is None else f"subfile,,start,0,end,{end},,:{path}"
+        return av.open(part, metadata_errors="replace")
 
 
 def _describe(container: InputContainer) -> str:

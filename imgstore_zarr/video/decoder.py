@@ -147,20 +147,20 @@ class Decoder:
 
         self._stand_before(0)
         packets = media_packets(self._container, self._stream)
-        try:
-            first = next(packets, None)
-        except av.FFmpegError:
-            first = None
-        if first is None:
+        begin: list[Packet] = []
+        with contextlib.suppress(av.FFmpegError):
+            begin += itertools.islice(packets, 3)
+        if not begin:
             raise CorruptChunkError(
-                f"{self.name}: its first frame is not there any more; it changed"
+                f"{self.name}: its first frame is not there any more; the file changed"
             )
-        self._has_checksums = self._context.name == "ffv1" and has_good_slices(first)
+        # Whether the first few have good ones tells whether the file has any.
+        self._has_checksums = self._context.name == "ffv1" and any(map(has_good_slices, begin))
         # Damage shows again when the packet is decoded for its frame.
         with contextlib.suppress(av.FFmpegError):
-            self._context.decode(first)
+            self._context.decode(begin[0])
         self._context.flush_buffers()
-        self._packets = _chain(first, packets)
+        self._packets = itertools.chain(begin, packets)
 
     def _stand_before(self, rank: int) -> None:
         self._ready.clear()
@@ -201,7 +201,7 @@ class Decoder:
         """Skip packets up to a rank; False where the demuxer stands behind it."""
         for packet in self._packets:
             if self.table.is_at(packet, rank):
-                self._packets = _chain(packet, self._packets)
+                self._packets = itertools.chain([packet], self._packets)
                 return True
             found = self.table.rank_of(packet)
             if found is None and self.table.listed:
@@ -454,11 +454,6 @@ class Decoder:
 
 def _format(pixel_format: str, shape: tuple[int, int]) -> str:
     return f"{pixel_format} {shape[0]} x {shape[1]}"
-
-
-def _chain(first: Packet, rest: Iterator[Packet]) -> Iterator[Packet]:
-    yield first
-    yield from rest
 
 
 _cache = FrameCache(CACHE_BYTES)

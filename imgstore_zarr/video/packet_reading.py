@@ -10,7 +10,13 @@ import numpy as np
 
 from imgstore_zarr.video.completeness import breaks_off
 from imgstore_zarr.video.nal_units import EntryTest, skip_test
-from imgstore_zarr.video.packets import PacketTable, media_packets, packet_key
+from imgstore_zarr.video.packets import (
+    MAX_REORDERED,
+    Int64s,
+    PacketTable,
+    media_packets,
+    packet_key,
+)
 from imgstore_zarr.video.sample_tables import composition_offsets
 
 if TYPE_CHECKING:
@@ -121,5 +127,15 @@ def demuxed_table(path: Path, container: InputContainer, stream: VideoStream) ->
         entry_flags=np.array(entries, bool),
         corrupt=np.array(corrupt, bool),
         stamped=not (container.format.name in _WITHOUT_PTS and context.has_b_frames),
-        breaks_off=any(corrupt) or breaks_off(path, container.format.name),
+        breaks_off=any(corrupt)
+        or breaks_off(path, container.format.name)
+        or _ends_unevenly(pts[np.array(shown, bool)]),
     )
+
+
+def _ends_unevenly(pts: Int64s) -> bool:
+    """Whether a frame seems to be missing among the last ones, which some containers cannot tell."""
+    intervals = np.diff(np.sort(pts)).astype(float)
+    if not len(intervals):
+        return False
+    return bool(np.any(intervals[-MAX_REORDERED:] > 1.5 * np.median(intervals)))
