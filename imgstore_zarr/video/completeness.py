@@ -14,7 +14,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _RIFF = struct.Struct("<4sI")
 
 
-def breaks_off(path: Path, container: str) -> bool:
+def breaks_off(path: Path, container: str) -> bool | None:
     """Tell whether packets may be missing at the end of a file.
 
     Parameters
@@ -22,7 +22,12 @@ def breaks_off(path: Path, container: str) -> bool:
     path
         The file.
     container
-        FFmpeg's name of its format. Of those which do not say where they end, nothing is known.
+        FFmpeg's name of its format.
+
+    Returns
+    -------
+    bool or None
+        None for formats that do not say where they end, as transport streams.
     """
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
@@ -31,7 +36,7 @@ def breaks_off(path: Path, container: str) -> bool:
             return _segment_end(file) > end
         if container == "avi":
             return _riff_end(file, end) > end
-        return container.startswith("mov") and last_atom_end(file) > end
+        return last_atom_end(file) > end if container.startswith("mov") else None
 
 
 def _segment_end(file: BinaryIO) -> float:

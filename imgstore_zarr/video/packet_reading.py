@@ -118,6 +118,9 @@ def demuxed_table(path: Path, container: InputContainer, stream: VideoStream) ->
         corrupt.append(packet.is_corrupt)
         entries.append(packet.is_keyframe and test.is_clean(packet))
     pts, dts, pos = np.array(keys, np.int64).reshape(-1, 3).T.copy()
+    ends_early = breaks_off(path, container.format.name)
+    if ends_early is None:
+        ends_early = _ends_unevenly(pts[np.array(shown, bool)])
     return PacketTable(
         pts,
         dts,
@@ -127,14 +130,12 @@ def demuxed_table(path: Path, container: InputContainer, stream: VideoStream) ->
         entry_flags=np.array(entries, bool),
         corrupt=np.array(corrupt, bool),
         stamped=not (container.format.name in _WITHOUT_PTS and context.has_b_frames),
-        breaks_off=any(corrupt)
-        or breaks_off(path, container.format.name)
-        or _ends_unevenly(pts[np.array(shown, bool)]),
+        breaks_off=any(corrupt) or ends_early,
     )
 
 
 def _ends_unevenly(pts: Int64s) -> bool:
-    """Whether a frame seems to be missing among the last ones, which some containers cannot tell."""
+    """Whether a frame seems to be missing among the last ones."""
     intervals = np.diff(np.sort(pts)).astype(float)
     if not len(intervals):
         return False
