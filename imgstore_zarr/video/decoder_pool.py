@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.video.frame_images import FrameImages
+from imgstore_zarr.video.packets import PacketTable
 
 LANES = min(4, CORES)
 """How many decoders of one thread a file has at most, beside the one that uses several."""
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Which file, and how it is read; see `VideoFile`."""
+
+    path: Path
+    name: str
+    color: bool | None
+    first: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a file once it was opened.
+
+    Attributes
+    ----------
+    table
+        Its packets.
+    image_shape
+        (y, x), or (y, x, 3) in colour.
+    """
+
+    table: PacketTable
+    image_shape: tuple[int, ...]
+
+    @property
+    def color(self) -> bool:
+        """Whether images are BGR or gray."""
+        return len(self.image_shape) == 3
 
 
 @dataclass
@@ -33,17 +66,27 @@ class DecoderPool:
 
     Parameters
     ----------
-    open_lane
-        Opens a lane, wide or narrow.
+    source
+        The file.
     """
 
-    def __init__(self, open_lane: Callable[[bool], Lane]) -> None:
-        self._open_lane = open_lane
+    def __init__(self, source: VideoSource) -> None:
+        self._source = source
+        self._facts: Facts | None = None
         self._change = threading.Condition()
         self._idle: list[Lane] = []
         self._narrow = self._wide = 0
         self._generation = 0
         self._resting = False
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the file, which is opened for that if need be."""
+        if self._facts is None:
+            with self.lend(wide=True):
+                pass
+        assert self._facts is not None
+        return self._facts
 
     @contextmanager
     def lend(self, wide: bool, position: int = 0) -> Iterator[Lane]:
@@ -89,12 +132,25 @@ class DecoderPool:
                 self._change.wait()
 
     def _new(self, wide: bool) -> Lane:
-        lane = self._open_lane(wide)
+        source, facts = self._source, self._facts
+        decoder = Decoder(
+            str(source.path),
+            source.name,
+            facts.table if facts else None,
+            CORES if wide else 1,
+            source.first,
+        )
+        if facts is None:
+            color = source.color
+            if color is None:
+                color = not decoder.pixel_format.startswith("gray")
+            facts = Facts(decoder.table, (*decoder.frame_shape, *((3,) if color else ())))
+            self._facts = facts
         if wide:
             self._wide += 1
         else:
             self._narrow += 1
-        return lane
+        return Lane(decoder, FrameImages(facts.color), wide)
 
     def wake(self) -> None:
         """Keep lanes that come back, as long as `rest` is not called."""

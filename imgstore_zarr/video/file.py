@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +11,9 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.frames import Frames, Positions, Window, output_array, window_shape
 from imgstore_zarr.video.batch import Batch
-from imgstore_zarr.video.codec_threads import CORES
-from imgstore_zarr.video.decoder import Decoder
-from imgstore_zarr.video.decoder_pool import DecoderPool, Lane
-from imgstore_zarr.video.frame_images import Cut, FrameImages
+from imgstore_zarr.video.decoder_pool import DecoderPool, VideoSource
 from imgstore_zarr.video.packets import PacketTable
-from imgstore_zarr.video.read_ahead import ReadAhead, Steps
-
-
-@dataclass
-class _Facts:
-    """What does not change while a file is open."""
-
-    table: PacketTable
-    frame_shape: tuple[int, int]
-    pixel_format: str
-    color: bool
+from imgstore_zarr.video.read_ahead import Steps
 
 
 class VideoFile:
@@ -77,24 +61,19 @@ class VideoFile:
         name: str | None = None,
         first: int = 0,
     ) -> None:
-        self._path = Path(path)
-        self._name = name or str(self._path)
-        self._wants_color = color
-        self._first = first
+        self._source = VideoSource(Path(path), name or str(path), color, first)
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._pool = DecoderPool(self._open_lane)
-        self._known: _Facts | None = None
-        self._steps = Steps(self._read_ahead)
+        self._pool = DecoderPool(self._source)
+        self._steps = Steps(self._pool)
 
-    def __getstate__(self) -> tuple[Path, str, bool | None, int]:
-        return self._path, self._name, self._wants_color, self._first
+    def __getstate__(self) -> VideoSource:
+        return self._source
 
-    def __setstate__(self, state: tuple[Path, str, bool | None, int]) -> None:
-        self._path, self._name, self._wants_color, self._first = state
+    def __setstate__(self, state: VideoSource) -> None:
+        self._source = state
         self._forget()
 
     def _enter(self) -> DecoderPool:
@@ -103,38 +82,16 @@ class VideoFile:
             self._forget()
         return self._pool
 
-    def _open_lane(self, wide: bool) -> Lane:
-        with self._lock:
-            table = self._known.table if self._known else None
-            decoder = Decoder(str(self._path), self._name, table, CORES if wide else 1, self._first)
-            if self._known is None:
-                color = self._wants_color
-                if color is None:
-                    color = not decoder.pixel_format.startswith("gray")
-                self._known = _Facts(
-                    decoder.table, decoder.frame_shape, decoder.pixel_format, color
-                )
-            return Lane(decoder, FrameImages(self._known.color), wide)
-
-    @property
-    def _facts(self) -> _Facts:
-        pool = self._enter()
-        if self._known is None:
-            with pool.lend(wide=True):
-                pass
-        assert self._known is not None
-        return self._known
-
     @property
     def table(self) -> PacketTable:
         """The packets of the file."""
-        return self._facts.table
+        return self._enter().facts.table
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(frame, y, x), or (frame, y, x, 3) in colour."""
-        facts = self._facts
-        return (len(facts.table), *facts.frame_shape, *((3,) if facts.color else ()))
+        facts = self._enter().facts
+        return (len(facts.table), *facts.image_shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -168,23 +125,9 @@ class VideoFile:
                 out[0] = image
                 return out
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
-        Batch(positions, _cut(window), out).read(pool, self.table)
+        cut = window.slices if window else (slice(None), slice(None))
+        Batch(positions, cut, out).read(pool, self.table)
         return out
-
-    def _read_ahead(self, position: int, window: Window | None) -> ReadAhead | None:
-        shape = window_shape(self.shape, 1, window)[1:]
-        pool, size = self._pool, int(np.prod(shape))
-        cut = _cut(window)
-
-        def decode(positions: list[int], wide: bool) -> Iterator[NDArray[np.uint8]]:
-            with pool.lend(wide, positions[0]) as lane:
-                for _, frame in lane.decoder.frames(positions):
-                    yield lane.images.image(frame, cut, shape)
-
-        if position >= len(self.table):
-            return None
-        ahead = ReadAhead(self.table, position, size, decode)
-        return ahead if ahead.is_possible else None
 
     def rest(self) -> None:
         """Keep only what is needed to read on: one open file, and no images."""
@@ -197,7 +140,3 @@ class VideoFile:
         pool = self._enter()
         self._steps.rest()
         pool.close()
-
-
-def _cut(window: Window | None) -> Cut:
-    return window.slices if window else (slice(None), slice(None))

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.frames import Window
+from imgstore_zarr.frames import Window, window_shape
 from imgstore_zarr.video.codec_threads import CORES
-from imgstore_zarr.video.decoder_pool import LANES
+from imgstore_zarr.video.decoder_pool import LANES, DecoderPool
 from imgstore_zarr.video.packets import PacketTable
 
 AHEAD_BYTES = 256 * 2**20
@@ -171,12 +172,12 @@ class Steps:
 
     Parameters
     ----------
-    begin
-        Begins to read ahead, from a position on; None where that is of no use.
+    pool
+        The decoders of the file.
     """
 
-    def __init__(self, begin: Callable[[int, Window | None], ReadAhead | None]) -> None:
-        self._begin = begin
+    def __init__(self, pool: DecoderPool) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
         self._ahead: ReadAhead | None = None
         self._next: tuple[int, Window | None] = (-1, None)
@@ -202,6 +203,22 @@ class Steps:
             return self._take(position)
         finally:
             self._lock.release()
+
+    def _begin(self, position: int, window: Window | None) -> ReadAhead | None:
+        """Begin to read ahead, where that is of use."""
+        pool, facts = self._pool, self._pool.facts
+        cut = window.slices if window else (slice(None), slice(None))
+        shape = window_shape((0, *facts.image_shape), 0, window)[1:]
+
+        def decode(positions: list[int], wide: bool) -> Iterator[Image]:
+            with pool.lend(wide, positions[0]) as lane:
+                for _, frame in lane.decoder.frames(positions):
+                    yield lane.images.image(frame, cut, shape)
+
+        if position >= len(facts.table):
+            return None
+        ahead = ReadAhead(facts.table, position, int(np.prod(shape)), decode)
+        return ahead if ahead.is_possible else None
 
     def _take(self, position: int) -> Image | None:
         image = None
