@@ -471,7 +471,7 @@ def test_a_file_that_cannot_be_opened_is_not_called_damaged(
     assert not isinstance(caught.value, CorruptChunkError)
     np.testing.assert_array_equal(video.frames[3], expected[3])
 
-    def forbidden(path: str) -> None:
+    def forbidden(path: str, **_: str) -> None:
         av.error.err_check(-errno.EACCES, path)
 
     monkeypatch.setattr(av, "open", forbidden)

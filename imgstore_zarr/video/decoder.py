@@ -90,7 +90,10 @@ class Decoder:
         self.name = name
         self._first = first
         self._number = next(_numbers)
-        weakref.finalize(self, _forget, self._number).atexit = False
+        # What must be let go of when nobody has the decoder any more: [context, container].
+        self._handles: list[Any] = []
+        weakref.finalize(self, _let_go, self._number, self._handles).atexit = False
+        _living.add(self)
         self._path = path
         self._threads = threads
         self._careful = self._suspect = False
@@ -108,11 +111,11 @@ class Decoder:
             self._be_careful()
         else:
             self._rewind()
-        _living.add(self)
 
     def _open(self) -> None:
         self._container, self._stream = open_container(self._path, self.name)
         self._context = self._stream.codec_context
+        self._handles[:] = self._context, self._container
         use_threads(self._context, 1 if self._careful else self._threads)
 
     def _read_table(self) -> PacketTable:
@@ -446,10 +449,12 @@ class Decoder:
         # What is still to be demuxed or handed out refers to the container, which refers to it.
         self._packets = iter(())
         self._ready.clear()
-        # Threads of FFmpeg must be idle: it waits for them while PyAV holds the interpreter's lock.
-        self._context.flush_buffers()
-        self._container.close()
-        _cache.forget(self._number)
+        _let_go(self._number, self._handles)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed, or could not be opened again."""
+        return not self._handles
 
 
 def _format(pixel_format: str, shape: tuple[int, int]) -> str:
@@ -463,7 +468,14 @@ _living: weakref.WeakSet[Decoder] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
-def _forget(number: int) -> None:
+def _let_go(number: int, handles: list[Any]) -> None:
+    """Close a file, and give up its frames. May run in the middle of anything, as a finalizer."""
+    if handles:
+        context, container = handles
+        handles.clear()
+        # Threads of FFmpeg must be idle: it waits for them while PyAV holds the interpreter's lock.
+        context.flush_buffers()
+        container.close()
     _cache.forget(number)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class FrameCache:
         self._lock = threading.Lock()
         self._frames: OrderedDict[tuple[int, int], tuple[VideoFrame, int]] = OrderedDict()
         self._bytes = 0
+        self._forgotten: deque[int] = deque()
 
     @property
     def used(self) -> int:
@@ -47,6 +48,7 @@ class FrameCache:
     def put(self, owner: int, position: int, frame: VideoFrame, size: int) -> None:
         """Keep a frame of `size` bytes."""
         with self._lock:
+            self._give_up()
             key = (owner, position)
             if key in self._frames:
                 self._frames.move_to_end(key)
@@ -58,7 +60,17 @@ class FrameCache:
                 self._bytes -= given_up
 
     def forget(self, owner: int) -> None:
-        """Give up all frames of a decoder."""
-        with self._lock:
+        """Give up all frames of a decoder, at the latest when the next frame is kept."""
+        # A finalizer may come here in the middle of `put`, so that it must not wait for the lock.
+        self._forgotten.append(owner)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._give_up()
+            finally:
+                self._lock.release()
+
+    def _give_up(self) -> None:
+        while self._forgotten:
+            owner = self._forgotten.popleft()
             for key in [key for key in self._frames if key[0] == owner]:
                 self._bytes -= self._frames.pop(key)[1]
