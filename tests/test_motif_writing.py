@@ -399,6 +399,7 @@ def test_a_file_becomes_the_next_chunk(
 
     class OtherDevice:
         st_dev = -1
+        st_ino = -1
         st_size = file.stat().st_size
 
     def elsewhere(path: Path, **more: Any) -> Any:

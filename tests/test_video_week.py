@@ -14,7 +14,7 @@ import pytest
 from imgstore_compat.video.frames import OPEN_FILES
 
 import imgstore_zarr
-from imgstore_zarr.video import decoder
+from imgstore_zarr.video import open_decoders
 from imgstore_zarr.video.decoder_pool import LANES
 from imgstore_zarr.video.frame_cache import CACHE_BYTES
 from tests.videos import barcode, read_barcode
@@ -62,9 +62,9 @@ def test_one_reader(week: Path) -> None:
             files.append(open_files(week))
             memory.append(resident())
     assert max(files) <= OPEN_FILES + LANES
-    living = [one for one in decoder._living if one._path.startswith(str(week))]
+    living = [one for one in open_decoders.living if one._path.startswith(str(week))]
     assert len(living) <= OPEN_FILES + LANES
-    assert decoder._cache.used <= CACHE_BYTES
+    assert open_decoders.frame_cache().used <= CACHE_BYTES
     # After some chunks nothing is added any more.
     assert max(memory[6:]) - memory[6] < 16 * 2**20
     store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import wait
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder_pool import DecoderPool, Lane
 from imgstore_zarr.video.frame_images import Cut
 from imgstore_zarr.video.packets import PacketTable
-from imgstore_zarr.video.read_ahead import helpers
+from imgstore_zarr.video.read_ahead import help_with
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -97,13 +98,16 @@ class Batch:
                         failed[task[0]] = error
                         waiting.clear()
 
-        helping = [helpers().submit(work) for _ in range(min(CORES, len(tasks)) - 1)]
+        asked = [help_with(work) for _ in range(min(CORES, len(tasks)) - 1)]
+        helping = [helper for helper in asked if helper is not None]
         try:
             work()
         finally:
             waiting.clear()
-            for helper in helping:
-                if not helper.cancel():
-                    helper.result()
+            # Nobody writes into `out` any more when it is handed back.
+            begun = [helper for helper in helping if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
+            helper.result()
         if failed:
             raise failed[min(failed)]

@@ -15,6 +15,10 @@ MOST_THREADS = 8
 """More threads than this make no decoder faster, but each holds a frame."""
 
 
+# With threads these show other pixels where a file is damaged, and say nothing of it.
+_ONE_THREAD = frozenset({"vp8", "ffv1"})
+
+
 def use_threads(context: VideoCodecContext, threads: int) -> None:
     """Set up a context that was not used yet, for as many threads as its codec can use.
 
@@ -26,7 +30,7 @@ def use_threads(context: VideoCodecContext, threads: int) -> None:
     can = context.codec.capabilities
     # A file in which damage must not be concealed.
     context.options = {"err_detect": "explode"}
-    frames = bool(can & Capabilities.frame_threads)
+    frames = bool(can & Capabilities.frame_threads) and context.name not in _ONE_THREAD
     helps = threads > 1 and (frames or bool(can & Capabilities.auto_threads))
     context.thread_type = "FRAME" if helps and frames else "NONE"
     context.thread_count = min(threads, MOST_THREADS) if helps else 1

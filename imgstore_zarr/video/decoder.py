@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.codec_threads import use_threads
 from imgstore_zarr.video.container import open_container
-from imgstore_zarr.video.frame_cache import CACHE_BYTES, FrameCache
+from imgstore_zarr.video.open_decoders import frame_cache, let_go, register
 from imgstore_zarr.video.packet_checks import has_good_slices
 from imgstore_zarr.video.packet_reading import demuxed_table, listed_table
 from imgstore_zarr.video.packets import (
@@ -33,6 +31,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     Packet = AnyPacket[VideoStream]
+
+
+# How much of a file is decoded to find out the order of its frames.
+_PROOF = 64
 
 
 class _IrregularError(Exception):
@@ -66,6 +68,8 @@ class Decoder:
         How many threads may decode; 1 is for decoders that work side by side.
     first
         What messages call the position of the first frame.
+    identity
+        Device and inode of the file, if it was opened before.
 
     Raises
     ------
@@ -86,14 +90,13 @@ class Decoder:
         table: PacketTable | None = None,
         threads: int = 1,
         first: int = 0,
+        identity: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
+        self.identity = identity or (0, 0)
         self._first = first
-        self._number = next(_numbers)
-        # What must be let go of when nobody has the decoder any more: [context, container].
         self._handles: list[Any] = []
-        weakref.finalize(self, _let_go, self._number, self._handles).atexit = False
-        _living.add(self)
+        self._number = register(self, self._handles)
         self._path = path
         self._threads = threads
         self._careful = self._suspect = False
@@ -109,11 +112,20 @@ class Decoder:
         self._has_checksums = False
         if not self.table.timed:
             self._be_careful()
-        else:
-            self._rewind()
+            return
+        self._rewind()
+        if table is None and self._context.has_b_frames and self.table.ascending:
+            self._prove_beginning()
 
     def _open(self) -> None:
         self._container, self._stream = open_container(self._path, self.name)
+        facts = Path(self._path).stat()
+        if self.identity not in ((0, 0), (facts.st_dev, facts.st_ino)):
+            self._container.close()
+            raise CorruptChunkError(
+                f"{self.name} was replaced by another file while it was open; open it again"
+            )
+        self.identity = facts.st_dev, facts.st_ino
         self._context = self._stream.codec_context
         self._handles[:] = self._context, self._container
         use_threads(self._context, 1 if self._careful else self._threads)
@@ -169,7 +181,7 @@ class Decoder:
         self._ready.clear()
         self._next = rank
         self._newest = self.table.first_position(rank) - 1
-        self._finished = False
+        self._finished = self._hurt = False
 
     def _stand_at(self, rank: int) -> None:
         """Make `rank` the next packet that is sent."""
@@ -214,7 +226,7 @@ class Decoder:
         return False
 
     def frames(self, positions: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode frames, each GOP only once and only as far as it is needed.
+        """Decode frames, each GOP only once and only as far as is needed.
 
         Parameters
         ----------
@@ -241,7 +253,7 @@ class Decoder:
 
     def steps_to(self, position: int) -> int:
         """How many frames must be decoded to get the one at a position."""
-        if not 0 <= position < len(self.table) or _cache.get(self._number, position) is not None:
+        if not 0 <= position < len(self.table) or frame_cache().get(self._number, position):
             return 0
         entry = self._entry(position)
         if self._is_ahead(position) and entry <= self._next:
@@ -255,7 +267,7 @@ class Decoder:
                 f"{self._first + position}; the file is truncated, or does not belong to its index: "
                 "restore both from a backup"
             )
-        frame = _cache.get(self._number, position)
+        frame = frame_cache().get(self._number, position)
         while frame is None:
             try:
                 if self._suspect:
@@ -273,15 +285,18 @@ class Decoder:
         if not self._is_ahead(position) or entry > self._next:
             self._stand_at(entry)
         while not self._finished or self._ready:
-            while self._ready and self._ready[0][0] < position:
-                self._keep(*self._ready.popleft())
-            if self._ready:
-                if self._ready[0][0] > position:
+            while self._ready and self._is_settled(self._ready[0][0]):
+                there, frame = self._ready[0]
+                if there > position:
                     break
-                _, frame = self._ready.popleft()
-                self._check(position)
-                self._check_format(position, frame)
-                return frame
+                self._ready.popleft()
+                if there == position:
+                    self._check(position)
+                    self._check_format(position, frame)
+                    return frame
+                self._keep(there, frame)
+            if self._ready and self._ready[0][0] > position:
+                break
             timed = self.table.timed
             self._advance()
             if self.table.timed != timed:
@@ -295,11 +310,16 @@ class Decoder:
         """Whether the frame waits to be handed out, or is still to be decoded."""
         return position >= (self._ready[0][0] if self._ready else self._newest + 1)
 
+    def _is_settled(self, position: int) -> bool:
+        """Whether all frames are out to which the one at a position refers, each of them whole."""
+        return self._finished or self._newest >= int(self.table.settled[position])
+
     def _keep(self, position: int, frame: VideoFrame) -> None:
-        if not self._damaged[self.table.rank_of_position[position]]:
+        table = self.table
+        if not self._damaged[table.rank_of_position[position]] and self._has_format(frame):
             if not self._frame_bytes:
                 self._frame_bytes = sum(plane.buffer_size for plane in frame.planes)
-            _cache.put(self._number, position, frame, self._frame_bytes)
+            frame_cache().put(self._number, position, frame, self._frame_bytes)
 
     def _entry(self, position: int) -> int:
         """Return where to start for a position; without timestamps frames can only be counted."""
@@ -311,11 +331,15 @@ class Decoder:
         if self._damaged[self.table.rank_of_position[position]]:
             raise self._undecodable(position, self._reason or "it is damaged")
 
+    def _has_format(self, frame: VideoFrame) -> bool:
+        shape = frame.height, frame.width
+        return (frame.format.name, shape) == (self.pixel_format, self.frame_shape)
+
     def _check_format(self, position: int, frame: VideoFrame) -> None:
-        there = frame.format.name, (frame.height, frame.width)
-        if there != (self.pixel_format, self.frame_shape):
+        if not self._has_format(frame):
+            there = _format(frame.format.name, (frame.height, frame.width))
             raise CorruptChunkError(
-                f"{self.name}: the frame at position {self._first + position} is {_format(*there)}, "
+                f"{self.name}: the frame at position {self._first + position} is {there}, "
                 f"those before are {_format(self.pixel_format, self.frame_shape)}; "
                 "a recording has one format, so convert the file to one"
             )
@@ -342,6 +366,17 @@ class Decoder:
             self._damaged = np.zeros(len(self.table.pts), bool)
             self._reopen()
         self._rewind()
+
+    def _prove_beginning(self) -> None:
+        """Decode the first frames, if the codec may reorder them though timestamps say it did not."""
+        try:
+            while self._next < _PROOF and not self._finished:
+                self._advance()
+                self._ready.clear()
+            self._stand_at(0)
+        except _IrregularError as trouble:
+            self._be_careful(relist=isinstance(trouble, _UnlistedError))
+            self._prove_order(0)
 
     def _prove_order(self, entry: int) -> None:
         """Decode a GOP, to see whether its frames come in the order of their timestamps.
@@ -411,8 +446,9 @@ class Decoder:
         if not self._careful:
             raise _IrregularError
         self._reason = reason
+        self._hurt = True
         if self.table.timed:
-            self._damaged[rank : self.table.entry_after(rank)] = True
+            self._damaged[self.table.spoiled_by(rank)] = True
         else:
             # A frame that is missing leaves its place, whichever that is, to the next one.
             self._damaged[self.table.rank_of_position[self._newest + 1 :]] = True
@@ -425,7 +461,10 @@ class Decoder:
             if position is None or position >= len(self.table):
                 continue
             if position <= self._newest:
-                if not self._damaged[self.table.rank_of_position[position]]:
+                rank = int(self.table.rank_of_position[position])
+                if self._hurt:
+                    self._damage(rank, "it comes out of turn")
+                elif not self._damaged[rank]:
                     self._distrust_timestamps()
                     return
                 continue
@@ -442,14 +481,14 @@ class Decoder:
         """Count frames from the start from now on: they do not come in the order of their pts."""
         self.table = dataclasses.replace(self.table, stamped=False)
         self._damaged[:] = False
-        _cache.forget(self._number)
+        frame_cache().forget(self._number)
 
     def close(self) -> None:
         """Close the file."""
         # What is still to be demuxed or handed out refers to the container, which refers to it.
         self._packets = iter(())
         self._ready.clear()
-        _let_go(self._number, self._handles)
+        let_go(self._number, self._handles)
 
     @property
     def closed(self) -> bool:
@@ -459,33 +498,3 @@ class Decoder:
 
 def _format(pixel_format: str, shape: tuple[int, int]) -> str:
     return f"{pixel_format} {shape[0]} x {shape[1]}"
-
-
-_cache = FrameCache(CACHE_BYTES)
-_numbers = itertools.count()
-_living: weakref.WeakSet[Decoder] = weakref.WeakSet()
-# Never freed: closing a decoder touches what only the process that opened it has.
-_inherited: list[object] = []
-
-
-def _let_go(number: int, handles: list[Any]) -> None:
-    """Close a file, and give up its frames. May run in the middle of anything, as a finalizer."""
-    if handles:
-        context, container = handles
-        handles.clear()
-        # Threads of FFmpeg must be idle: it waits for them while PyAV holds the interpreter's lock.
-        context.flush_buffers()
-        container.close()
-    _cache.forget(number)
-
-
-def _keep_inherited() -> None:
-    global _cache
-    _inherited.extend(_living)
-    _inherited.append(_cache)
-    _living.clear()
-    _cache = FrameCache(CACHE_BYTES)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakSet
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.codec_threads import CORES
@@ -38,10 +39,13 @@ class Facts:
         Its packets.
     image_shape
         (y, x), or (y, x, 3) in colour.
+    identity
+        Device and inode: of the file, and not of another one that has its name.
     """
 
     table: PacketTable
     image_shape: tuple[int, ...]
+    identity: tuple[int, int]
 
     @property
     def color(self) -> bool:
@@ -49,7 +53,7 @@ class Facts:
         return len(self.image_shape) == 3
 
 
-@dataclass
+@dataclass(eq=False)
 class Lane:
     """A decoder, and what makes images of its frames."""
 
@@ -73,20 +77,22 @@ class DecoderPool:
     def __init__(self, source: VideoSource) -> None:
         self._source = source
         self._facts: Facts | None = None
-        self._change = threading.Condition()
+        # Taken by itself, since an interruption may come between the steps of a Condition.
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
         self._idle: list[Lane] = []
-        self._narrow = self._wide = 0
+        # One that is lost by an interruption is counted no longer.
+        self._lent: WeakSet[Lane] = WeakSet()
         self._generation = 0
         self._resting = False
 
     @property
     def facts(self) -> Facts:
         """What is known of the file, which is opened for that if need be."""
-        if self._facts is None:
+        while (facts := self._facts) is None:
             with self.lend(wide=True):
                 pass
-        assert self._facts is not None
-        return self._facts
+        return facts
 
     @contextmanager
     def lend(self, wide: bool, position: int = 0) -> Iterator[Lane]:
@@ -100,36 +106,47 @@ class DecoderPool:
             usable = True
             raise
         finally:
-            # After an interruption nobody knows how far the decoder came.
-            with self._change:
-                if generation != self._generation:
-                    lane.decoder.close()
-                elif usable and not (self._resting and self._idle):
-                    self._idle.append(lane)
-                else:
-                    self._close(lane)
-                self._change.notify()
+            with self._lock:
+                self._give_back(lane, generation, usable)
 
-    def _close(self, lane: Lane) -> None:
-        if lane.wide:
-            self._wide -= 1
+    def _give_back(self, lane: Lane, generation: int, usable: bool) -> None:
+        self._lent.discard(lane)
+        facts, table = self._facts, lane.decoder.table
+        if facts and facts.table is not table and generation == self._generation:
+            # Its timestamps are not believed any more, or its list of packets.
+            self._facts = replace(facts, table=table)
+            self._close_idle(0)
+        # After an interruption nobody knows how far the decoder came.
+        stays = usable and not lane.decoder.closed and generation == self._generation
+        if stays and not (self._resting and self._idle):
+            self._idle.append(lane)
         else:
-            self._narrow -= 1
-        lane.decoder.close()
+            lane.decoder.close()
+        self._change.notify()
+
+    def _close_idle(self, keep: int) -> None:
+        while len(self._idle) > keep:
+            self._idle.pop().decoder.close()
+
+    def _count(self, wide: bool) -> int:
+        return sum(lane.wide is wide for lane in [*self._idle, *self._lent])
 
     def _take(self, wide: bool, position: int) -> tuple[Lane, int]:
-        with self._change:
+        with self._lock:
             while True:
-                if wide and not self._wide:
-                    return self._new(True), self._generation
                 fit = [lane for lane in self._idle if wide or not lane.wide]
-                if not fit and self._narrow < LANES:
-                    return self._new(False), self._generation
-                if fit := fit or self._idle:
+                if wide and not self._count(True):
+                    lane = self._new(True)
+                elif not fit and self._count(False) < LANES:
+                    lane = self._new(False)
+                elif fit := fit or self._idle:
                     lane = min(fit, key=lambda lane: lane.decoder.steps_to(position))
                     self._idle.remove(lane)
-                    return lane, self._generation
-                self._change.wait()
+                else:
+                    self._change.wait()
+                    continue
+                self._lent.add(lane)
+                return lane, self._generation
 
     def _new(self, wide: bool) -> Lane:
         source, facts = self._source, self._facts
@@ -139,36 +156,31 @@ class DecoderPool:
             facts.table if facts else None,
             CORES if wide else 1,
             source.first,
+            facts.identity if facts else None,
         )
         if facts is None:
             color = source.color
             if color is None:
                 color = not decoder.pixel_format.startswith("gray")
-            facts = Facts(decoder.table, (*decoder.frame_shape, *((3,) if color else ())))
-            self._facts = facts
-        if wide:
-            self._wide += 1
-        else:
-            self._narrow += 1
+            shape = (*decoder.frame_shape, *((3,) if color else ()))
+            facts = self._facts = Facts(decoder.table, shape, decoder.identity)
         return Lane(decoder, FrameImages(facts.color), wide)
 
     def wake(self) -> None:
         """Keep lanes that come back, as long as `rest` is not called."""
-        self._resting = False
+        with self._lock:
+            self._resting = False
 
     def rest(self) -> None:
         """Close every lane but one; those that are lent, when they come back."""
-        with self._change:
+        with self._lock:
             self._resting = True
-            while len(self._idle) > 1:
-                self._close(self._idle.pop())
+            self._close_idle(1)
 
     def close(self) -> None:
         """Close every lane; those that are lent, when they come back."""
-        with self._change:
+        with self._lock:
             self._generation += 1
-            self._narrow = self._wide = 0
-            for lane in self._idle:
-                lane.decoder.close()
-            self._idle.clear()
+            self._facts = None
+            self._close_idle(0)
             self._change.notify_all()

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.video.codec_threads import CORES
+from imgstore_zarr.video.planes import plane_memory
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -170,7 +171,7 @@ class VideoEncoder:
             return VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
         height, width = image.shape
         frame = VideoFrame(width, height, self._pixel_format)
-        luma, *chroma = (_pixels(plane) for plane in frame.planes)
+        luma, *chroma = (plane_memory(plane) for plane in frame.planes)
         if self._limited:
             np.take(_limited_range(), image, out=luma[:, :width], mode="clip")
         else:
@@ -218,8 +219,3 @@ def _container_options(path: Path, rate: Fraction, held_back: int) -> dict[str, 
     elif path.suffix == ".mkv":
         options["cluster_time_limit"] = str(min(int(seconds * 1000), _INT_MAX))
     return options
-
-
-def _pixels(plane: Any) -> NDArray[np.uint8]:
-    """The memory of a plane, (rows, bytes in a row)."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]

@@ -62,24 +62,25 @@ class VideoFile:
         first: int = 0,
     ) -> None:
         self._source = VideoSource(Path(path), name or str(path), color, first)
-        self._forget()
+        self._start_afresh()
 
-    def _forget(self) -> None:
-        self._process = os.getpid()
+    def _start_afresh(self) -> None:
         self._pool = DecoderPool(self._source)
         self._steps = Steps(self._pool)
+        # Last: who sees it finds the new ones.
+        self._process = os.getpid()
 
     def __getstate__(self) -> VideoSource:
         return self._source
 
     def __setstate__(self, state: VideoSource) -> None:
         self._source = state
-        self._forget()
+        self._start_afresh()
 
     def _enter(self) -> DecoderPool:
         # A forked process must neither share the file's offset nor wait for a thread of its parent.
         if self._process != os.getpid():
-            self._forget()
+            self._start_afresh()
         return self._pool
 
     @property
@@ -117,6 +118,8 @@ class VideoFile:
         """Read frames; see `FrameSource.read`. Each GOP is decoded once."""
         pool = self._enter()
         pool.wake()
+        if out is not None:
+            output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         if len(positions) == 1:
             image = self._steps.take(int(positions[0]), window)
             if image is not None:

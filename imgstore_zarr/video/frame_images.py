@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.pixels import ensure_gray
+from imgstore_zarr.video.planes import plane_memory
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -53,8 +54,10 @@ class FrameImages:
     def image(self, frame: VideoFrame, cut: Cut, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return a part of a frame, of this shape, in memory of its own."""
         if self._color:
-            # Where nothing is cut off, this is the memory that swscale filled.
-            return np.ascontiguousarray(_bgr(self._reformatter, frame)[cut])
+            whole = _bgr(self._reformatter, frame)
+            part = whole[cut]
+            # Where nothing is cut off, the memory that swscale filled is handed on.
+            return part if part.shape == whole.shape and part.flags.c_contiguous else part.copy()
         image = np.empty(shape, np.uint8)
         self.write(frame, cut, image)
         return image
@@ -147,15 +150,10 @@ def _bgr(reformatter: Any, frame: VideoFrame) -> NDArray[np.uint8]:
     converted = reformatter.reformat(
         frame, format="bgr24", interpolation=Interpolation.BICUBIC, threads=1
     )
-    plane = _memory(converted.planes[0])
+    plane = plane_memory(converted.planes[0])
     return plane[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _plane(frame: VideoFrame, i: int) -> NDArray[np.uint8]:
     plane = frame.planes[i]
-    return _memory(plane)[:, : plane.width]
-
-
-def _memory(plane: Any) -> NDArray[np.uint8]:
-    """The memory of a plane, (rows, bytes in a row)."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
+    return plane_memory(plane)[:, : plane.width]

@@ -91,6 +91,23 @@ class PacketTable:
         return ranks[np.argsort(self.pts[ranks], kind="stable")] if self.timed else ranks
 
     @cached_property
+    def settled(self) -> Int64s:
+        """int64 (frame,): the last position among the frames that are decoded up to each position.
+
+        Among them are all to which the frame refers: only when that position was decoded is it known
+        that none of them was damaged.
+        """
+        shown = np.arange(len(self), dtype=np.int64)
+        positions = np.full(len(self.pts), -1, np.int64)
+        positions[self.rank_of_position] = shown
+        return np.maximum.accumulate(positions)[self.rank_of_position] if self.timed else shown
+
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether frames are decoded in the order in which they are shown, to go by their pts."""
+        return bool(np.all(np.diff(self.pts[self.shown]) > 0))
+
+    @cached_property
     def frame_pts(self) -> Int64s:
         """int64 (frame,): the pts of the frame at each position, ascending if `timed`."""
         return self.pts[self.rank_of_position]
@@ -145,6 +162,17 @@ class PacketTable:
             if self._is_entry(entry):
                 return int(entry)
         return len(self.pts)
+
+    def spoiled_by(self, rank: int) -> slice | NDArray[np.bool_]:
+        """Return which packets, by decode rank, cannot be trusted when one is damaged.
+
+        Those up to the next clean entry; but of a file that was cut out of another one only the
+        leading ones, which are shown before its first packet, where one of them lacks its past.
+        """
+        if self.timed and self.pts[rank] < self.pts[0] and self.entry_before(rank) == 0:
+            leading: NDArray[np.bool_] = self.pts < self.pts[0]
+            return leading
+        return slice(rank, self.entry_after(rank))
 
     def first_position(self, entry: int) -> int:
         """Return the position of the first frame that is shown when decoding starts at an entry."""

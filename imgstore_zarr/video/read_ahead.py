@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,8 @@ class ReadAhead:
         self._longest = self._capacity // 3
         self._slices: deque[_Slice] = deque()
         self._following: _Slice | None = None
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
         self._dropped = threading.Event()
 
     @property
@@ -84,7 +85,7 @@ class ReadAhead:
 
     def take(self, position: int) -> Image | None:
         """Return the image at a position, None unless it is the next; raises what decoding it raised."""
-        with self._change:
+        with self._lock:
             while True:
                 self._schedule()
                 if not self._slices:
@@ -103,7 +104,7 @@ class ReadAhead:
 
     def drop(self) -> None:
         """End what is being decoded; nothing can be taken any more."""
-        with self._change:
+        with self._lock:
             self._dropped.set()
             self._slices.clear()
 
@@ -118,10 +119,11 @@ class ReadAhead:
             # The slices of one GOP must be decoded one after the other.
             if held > self._capacity or (following.wide and running):
                 return
+            if help_with(self._run, following) is None:
+                return
             self._following = None
             self._planned = following.positions.stop
             self._slices.append(following)
-            helpers().submit(self._run, following)
 
     def _plan(self) -> _Slice:
         """Plan the next slice: whole GOPs if they fit, else as many frames as fit."""
@@ -154,7 +156,7 @@ class ReadAhead:
                 return
             decoded = self._decode(list(piece.positions), piece.wide)
             for position, image in zip(piece.positions, decoded, strict=True):
-                with self._change:
+                with self._lock:
                     if self._dropped.is_set():
                         break
                     piece.images.append((position, image))
@@ -162,7 +164,7 @@ class ReadAhead:
         except (OSError, ValueError) as failure:
             error = failure
         finally:
-            with self._change:
+            with self._lock:
                 piece.done, piece.error = True, error
                 self._change.notify_all()
 
@@ -245,9 +247,18 @@ class Steps:
 _executors: dict[int, ThreadPoolExecutor] = {}
 
 
-def helpers() -> ThreadPoolExecutor:
-    """Threads that help whoever reads; a forked process has its own."""
+def help_with(work: Callable[..., None], *arguments: object) -> Future[None] | None:
+    """Have a thread help whoever reads; a forked process has threads of its own.
+
+    Returns
+    -------
+    Future or None
+        None where nobody helps any more, since the interpreter is about to end.
+    """
     executor = _executors.get(os.getpid())
     if executor is None:
         executor = _executors.setdefault(os.getpid(), ThreadPoolExecutor(CORES, "imgstore-video"))
-    return executor
+    try:
+        return executor.submit(work, *arguments)
+    except RuntimeError:
+        return None

@@ -63,13 +63,14 @@ class VideoFrames:
         self._numbers = chunk_numbers
         self._starts = chunk_starts
         self._count = frame_count
-        self._forget()
+        self._start_afresh()
 
-    def _forget(self) -> None:
+    def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._process = os.getpid()
         self._leases: OrderedDict[int, _Lease] = OrderedDict()
         self._last = -1
+        # Last: who sees it finds the new ones.
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_lock", "_process", "_leases", "_last")
@@ -77,7 +78,7 @@ class VideoFrames:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._start_afresh()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,7 +130,7 @@ class VideoFrames:
     def _enter(self) -> threading.Lock:
         # A forked process must not wait for a thread of its parent.
         if self._process != os.getpid():
-            self._forget()
+            self._start_afresh()
         return self._lock
 
     @contextmanager
