@@ -22,6 +22,9 @@ from tests.videos import barcode, read_barcode
 CHUNKS, CHUNKSIZE, SHAPE = 1512, 8, (32, 256)
 THREADS = 4
 
+AT_REST = OPEN_FILES + LANES
+WHILE_READING = AT_REST + THREADS * (1 + LANES)
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")
 
 
@@ -61,9 +64,9 @@ def test_one_reader(week: Path) -> None:
         if chunk % 50 == 0:
             files.append(open_files(week))
             memory.append(resident())
-    assert max(files) <= OPEN_FILES + LANES
+    assert max(files) <= AT_REST
     living = [one for one in open_decoders.living if one._path.startswith(str(week))]
-    assert len(living) <= OPEN_FILES + LANES
+    assert len(living) <= AT_REST
     assert open_decoders.frame_cache().used <= CACHE_BYTES
     # After some chunks nothing is added any more.
     assert max(memory[6:]) - memory[6] < 16 * 2**20
@@ -88,15 +91,15 @@ def test_several_readers(week: Path) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert [wrong for wrong in pool.map(read, runs) if wrong] == []
-    assert max(most) <= OPEN_FILES + LANES + THREADS * (1 + LANES)
+    assert max(most) <= WHILE_READING
     store.frames[0]
     # What was being decoded ahead comes to its end.
     until = time.monotonic() + 20
-    while open_files(week) > OPEN_FILES + LANES and time.monotonic() < until:
+    while open_files(week) > AT_REST and time.monotonic() < until:
         time.sleep(0.01)
-    assert open_files(week) <= OPEN_FILES + LANES
+    assert open_files(week) <= AT_REST
     batch = store.frames[rng.sample(range(CHUNKS * CHUNKSIZE), 40)]
     assert batch.shape == (40, *SHAPE)
-    assert open_files(week) <= OPEN_FILES + LANES
+    assert open_files(week) <= AT_REST
     store.close()
     assert open_files(week) == 0

@@ -24,11 +24,17 @@ class VideoFile:
     BGR by swscale (bicubic), gray from that by OpenCV, as they are stored. A rotation that the file
     asks players for (a display matrix) is not applied.
 
-    Reading is safe from several threads, which read side by side. A file is open at most ``1 + LANES``
-    times. Each time it holds the frames to which its codec refers (at most 16) and those that threads
-    work on (at most 8). Frames that were decoded on the way to others take `CACHE_BYTES` in all files of
-    the process, and the images that are decoded ahead for somebody who steps through the file
-    `AHEAD_BYTES`.
+    Reading is safe from several threads, which read side by side. Whoever reads, the file is open at
+    most ``1 + LANES`` times, and holds in memory
+
+    - for each time the frames to which its codec refers (at most 16) and those that threads work on (at
+      most 8),
+    - `AHEAD_BYTES` of images that are decoded ahead while somebody steps through it,
+    - its part of the `CACHE_BYTES` that frames which were decoded on the way to others take in all files
+      of the process.
+
+    None of this grows with the length of a GOP or of the file, but for the packet table (50 bytes a frame).
+    `rest` leaves one open file and no images.
 
     Parameters
     ----------

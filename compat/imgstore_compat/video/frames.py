@@ -22,7 +22,7 @@ from imgstore_zarr.video import VideoFile
 
 OPEN_FILES = 4
 """How many video files one source keeps open when nobody reads, each once; the one that was read last
-up to `LANES` times more."""
+up to `LANES` times more. Each thread that is reading another chunk adds ``1 + LANES`` to that."""
 
 
 @dataclass
