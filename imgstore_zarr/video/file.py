@@ -33,8 +33,8 @@ class VideoFile:
     - its part of the `CACHE_BYTES` that frames which were decoded on the way to others take in all files
       of the process.
 
-    None of this grows with the length of a GOP; with that of the file only the packet table does (52 bytes
-    a frame). `rest` leaves one open file and no images.
+    None of this grows with the length of a GOP; with that of the file only the packet table does (52
+    bytes a frame). `rest` leaves one open file and no images.
 
     Parameters
     ----------
