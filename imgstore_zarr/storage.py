@@ -385,11 +385,27 @@ _ADVICE = {
 )
 
 
-def access_error(location: Location, doing: str, error: OSError) -> RecordingAccessError:
-    """Return the error for a location that cannot be read or written, with advice."""
+def access_error(
+    location: Location, doing: str, error: OSError, what: str = ""
+) -> RecordingAccessError:
+    """Return the error for a location that cannot be read or written, with advice.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    doing
+        What failed, as a participle.
+    error
+        Why.
+    what
+        What became of it.
+    """
     refused = isinstance(error, PermissionError)
     known = _PERMISSIONS if refused else "check the storage, and try again"
-    return RecordingAccessError(
+    found = RecordingAccessError(
         f"{location.name}: {doing} {'was refused' if refused else 'failed'} "
-        f"({error.strerror or error}); {_ADVICE.get(error.errno or 0, known)}"
+        f"({error.strerror or error}){what and f'; {what}'}; {_ADVICE.get(error.errno or 0, known)}"
     )
+    found.errno = error.errno
+    return found

@@ -19,6 +19,7 @@ LONGEST = 500
 FLOORS = {
     "_version": 0,
     "errors": 1,
+    "cores": 1,
     "recording": 1,
     "index": 1,
     "pixels": 1,

@@ -71,6 +71,12 @@ class ColumnWriter:
         """Values so far."""
         return self._count
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        dtype: np.dtype[Any] = self._tail.dtype
+        return dtype
+
     def make_room(self) -> None:
         """Write the last chunk if it is full, so that the next `append` cannot fail."""
         if self._count and self._count % len(self._tail) == 0:

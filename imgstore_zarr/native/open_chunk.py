@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from imgstore_zarr.native.codecs import Bytes
 from imgstore_zarr.native.journal import MAGIC, RECORD_BYTES, JournalRecord, encode_record
+from imgstore_zarr.native.pipeline import Encoded, Group
+from imgstore_zarr.native.reservation import Reservation
 from imgstore_zarr.native.shards import MISSING, ShardGeometry, empty_entries, encode_entries
 from imgstore_zarr.storage import Location, sync_directory
 
 INFLIGHT = ".inflight"
+
+# Kept free until the chunk is finished: then, coordinates and metadata can be written on a full disk.
+_SLACK = 4 * 2**20
 
 BUSY = ".lock"
 """A signpost for scripts of imgstore, which look whether it is there; never read back."""
@@ -68,6 +71,8 @@ class OpenChunk:
         except OSError:
             os.close(self._shard)
             raise
+        most = geometry.inner_count * geometry.encoded_limit + geometry.index_bytes
+        self._reservation = Reservation(self._shard, most)
         try:
             self._journal_size = write_all(self._journal, [MAGIC], 0)
         except OSError:
@@ -79,29 +84,17 @@ class OpenChunk:
         """Whether no frame can be added: the chunk is to be finished."""
         return self.frames == self._geometry.chunksize
 
-    def append(self, frames: NDArray[Any], numbers: Sequence[int], times: Sequence[float]) -> None:
-        """Append a whole group of frames, or the last ones of the recording.
+    def append(self, group: Group) -> None:
+        """Append a group that is encoded: a whole one, or the last of the recording.
 
-        Parameters
-        ----------
-        frames
-            (n, y, x[, channel]) with n up to the frames of a group.
-        numbers, times
-            n of each.
+        What failed can be called again.
         """
-        start = self._size
-        buffers: list[Bytes | bytes] = []
-        size = start
-        entries = []
-        for encoded in self._geometry.encode_group(frames):
-            length = sum(len(buffer) for buffer in encoded)
-            entries.append((size, length))
-            buffers.extend(encoded)
-            size += length
-        write_all(self._shard, buffers, start)
+        buffers, entries, size = _placed(group.encoded or [], self._size)
+        self._reservation.ensure(size + self._geometry.index_bytes + _SLACK)
+        write_all(self._shard, buffers, self._size)
         records = [
-            JournalRecord(start, size - start, number, time)
-            for number, time in zip(numbers, times, strict=True)
+            JournalRecord(self._size, size - self._size, number, time)
+            for number, time in group.metadata
         ]
         write_all(self._journal, [b"".join(map(encode_record, records))], self._journal_size)
         # Only now do the frames count: after a failed write the next one goes to the same place.
@@ -111,7 +104,7 @@ class OpenChunk:
         self._journal_size += RECORD_BYTES * len(records)
         self.frames += len(records)
 
-    def snapshot(self, location: Location, pending: NDArray[Any], *, durable: bool) -> None:
+    def snapshot(self, location: Location, pending: Encoded, *, durable: bool) -> None:
         """Publish a copy of what the chunk holds so far, while it stays open.
 
         A copy, since the index must be at the end of what readers see and the shard goes on growing.
@@ -121,7 +114,7 @@ class OpenChunk:
         location
             The recording.
         pending
-            (n, y, x[, channel]), frames of a group that is not yet full.
+            A group that is not yet full, encoded; empty where there is none.
         durable
             Whether the copy must survive power loss.
         """
@@ -129,13 +122,9 @@ class OpenChunk:
         shutil.copyfile(shard_path(self._spool, self.number), copy)
         descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
         try:
-            size, inner, buffers = self._size, self._inner, list[Bytes | bytes]()
-            for encoded in self._geometry.encode_group(pending) if len(pending) else ():
-                length = sum(len(buffer) for buffer in encoded)
-                self._entries[inner] = size, length
-                buffers.extend(encoded)
-                inner += 1
-                size += length
+            buffers, entries, size = _placed(pending, self._size)
+            if entries:
+                self._entries[self._inner : self._inner + len(entries)] = entries
             write_all(descriptor, [*buffers, *encode_entries(self._entries)], self._size)
             os.ftruncate(descriptor, size + self._geometry.index_bytes)
             if durable:
@@ -178,6 +167,18 @@ class OpenChunk:
         self.release()
         shard_path(self._spool, self.number).unlink(missing_ok=True)
         journal_path(self._spool, self.number).unlink(missing_ok=True)
+
+
+def _placed(encoded: Encoded, start: int) -> tuple[list[Bytes | bytes], list[tuple[int, int]], int]:
+    """The buffers of inner chunks, the place and length of each, and where the last one ends."""
+    buffers: list[Bytes | bytes] = []
+    entries = []
+    for parts in encoded:
+        length = sum(len(part) for part in parts)
+        entries.append((start, length))
+        buffers.extend(parts)
+        start += length
+    return buffers, entries, start
 
 
 def move(file: Path, location: Location, key: str) -> None:

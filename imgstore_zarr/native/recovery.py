@@ -169,11 +169,7 @@ def _commit(
     extra: dict[str, Any] = dict(recording.extra)
     if location.path is not None and location.exists(EXTRA_KEY):
         lines = location.path / EXTRA_KEY
-        extra = write_extra(
-            location,
-            lambda: (record for record in extra_lines(lines) if record["frame_index"] < count),
-            durable=True,
-        )
+        extra = write_extra(location, lambda: extra_lines(lines, count), durable=True)
     for key, document in recording.documents(count, extra).items():
         location.write(key, document, durable=True)
 

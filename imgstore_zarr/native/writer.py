@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -11,19 +12,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import RecordingExistsError
+from imgstore_zarr.errors import ImgStoreError, RecordingExistsError
 from imgstore_zarr.extra import dump_record
 from imgstore_zarr.lock import Lock
-from imgstore_zarr.native.columns import ColumnWriter
+from imgstore_zarr.native.committer import Committer
 from imgstore_zarr.native.extra_columns import Record, check_field_names, write_extra
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
-from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, OpenChunk, lock_path, write_all
+from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, lock_path, write_all
+from imgstore_zarr.native.pipeline import Group, Pipeline
 from imgstore_zarr.recording import RecordingInfo
+from imgstore_zarr.report import counted
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
+
+_log = logging.getLogger("imgstore_zarr")
 
 _EXTRA = "extra.jsonl"
 EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
@@ -55,8 +59,7 @@ class ZarrSink:
         self._location = location
         self._recording = recording
         self._durable = durable
-        geometry = recording.geometry
-        self._group = np.empty((geometry.group_frames, *geometry.image_shape), geometry.dtype)
+        self._process = os.getpid()
         try:
             self._spool = _make_spool(location)
         except FileExistsError as error:
@@ -66,11 +69,13 @@ class ZarrSink:
         try:
             self._lock = Lock(location, lock_path(self._spool))
         except OSError:
-            shutil.rmtree(self._spool)
+            shutil.rmtree(self._spool, ignore_errors=True)
             raise
+        self._committer = Committer(location, recording, self._spool, durable=durable)
+        self._pipeline = Pipeline(recording.geometry, self._committer.append)
+        self._begin()
         try:
-            self._begin()
-            self._commit()
+            self._committer.commit()
             location.write("metadata.yaml", _signpost(recording), durable=durable)
             if location.path is not None:
                 location.write(BUSY, b"", durable=durable)
@@ -87,26 +92,22 @@ class ZarrSink:
         """Leave nothing of a recording that could not be begun."""
         names = ("image", *COLUMNS)
         for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in names)):
-            self._location.delete(key)
+            with contextlib.suppress(OSError):  # the storage that fails just now
+                self._location.delete(key)
         if self._location.path is not None:
             for name in names:
                 with contextlib.suppress(OSError):  # not there, or it holds files of others
                     (self._location.path / name).rmdir()
+        self._pipeline.close()
         self._lock.release()
-        shutil.rmtree(self._spool)
+        shutil.rmtree(self._spool, ignore_errors=True)
 
     def _begin(self) -> None:
-        self._committed = -1
         self._count = 0
-        self._pending: list[tuple[int, float]] = []
-        self._columns = {
-            name: ColumnWriter(self._location, name, dtype, durable=self._durable)
-            for name, dtype in COLUMNS.items()
-        }
-        self._chunk: OpenChunk | None = None
+        self._filling: Group | None = None
+        self._told = False
         self._extra: int | None = None
         self._extra_size = 0
-        self._extra_documents: dict[str, dict[str, Any]] = {}
 
     @property
     def info(self) -> RecordingInfo:
@@ -116,129 +117,155 @@ class ZarrSink:
     def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
         """Append one image; see `FrameSink.append`.
 
-        Until the image is in the open chunk, an error leaves everything as it was.
+        The image is copied, and stored by other threads. What they cannot store is raised by the next
+        call; the one after that tries again.
         """
-        geometry = self._recording.geometry
-        if self._chunk is not None and self._chunk.full:
-            self._finish_chunk()
-        if self._chunk is None:
-            self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
-        for column in self._columns.values():
-            column.make_room()
-        pixels = np.ascontiguousarray(image, geometry.dtype)
-        if geometry.group_frames == 1:
-            self._chunk.append(pixels[None], [frame_number], [frame_time])
-        else:
-            self._group[len(self._pending)] = pixels
-            self._pending.append((frame_number, frame_time))
-            if len(self._pending) == geometry.group_frames:
-                try:
-                    self._append_pending(self._chunk)
-                except BaseException:
-                    self._pending.pop()
-                    raise
+        self._check()
+        group = self._filling or self._pipeline.new_group()
+        group.frames[len(group)] = image
+        group.metadata.append((frame_number, frame_time))
+        self._filling = group
         self._count += 1
-        self._columns["frame_number"].append(frame_number)
-        self._columns["frame_time"].append(frame_time)
-        if self._chunk.full:
-            # The image is safe in the journal: what cannot be finished now is tried again, and its
-            # error raised, by the next call.
-            with contextlib.suppress(OSError):
-                self._finish_chunk()
+        if len(group) == len(group.frames):
+            self._filling = None
+            self._pipeline.put(group)
+
+    def _check(self) -> None:
+        """Raise what kept frames from being stored; the second time, try again before that."""
+        if self._process != os.getpid():
+            raise ImgStoreError(
+                f"{self._location.name} is being written by process {self._process}, of which this one "
+                "is a fork: only that process can go on writing"
+            )
+        if self._pipeline.error is None:
+            return
+        if self._told:
+            self._pipeline.retry()
+        error = self._pipeline.error
+        self._told = error is not None
+        if error is not None:
+            raise self._not_stored(error) from error
+
+    def _not_stored(self, error: BaseException) -> ImgStoreError:
+        held = [pair for group in self._pipeline.waiting for pair in group.metadata]
+        if self._filling is not None:
+            held += self._filling.metadata
+        first = self._count - len(held)
+        number = held[0][0] if held else None
+        more = f" and {counted(len(held) - 1, 'frame')} after it" if len(held) > 1 else ""
+        what = (
+            f"frame {number} (position {first}, chunk {first // self._recording.geometry.chunksize})"
+            f"{more} could not be written and {'are' if more else 'is'} kept in memory: the next call "
+            "tries again, and takes no other frame before that; close() keeps what was written before"
+        )
+        if isinstance(error, OSError):
+            return access_error(self._location, "writing", error, what)
+        return ImgStoreError(f"{self._location.name}: {what} ({error!r})")
+
+    def _settle(self) -> None:
+        """Have everything stored that was taken, but for a group that is not full."""
+        self._check()
+        self._pipeline.drain()
+        self._check()
 
     @property
     def chunk_count(self) -> int:
-        """Chunks that are complete."""
+        """Chunks that are full."""
         return self._count // self._recording.geometry.chunksize
-
-    def _append_pending(self, chunk: OpenChunk) -> None:
-        if self._pending:
-            numbers, times = zip(*self._pending, strict=True)
-            chunk.append(self._group[: len(self._pending)], numbers, times)
-            self._pending = []
-
-    def _finish_chunk(self) -> None:
-        chunk = self._chunk
-        if chunk is None:
-            return
-        self._append_pending(chunk)
-        chunk.finish(self._location, durable=self._durable)
-        self._commit()
-        chunk.discard()
-        self._chunk = None
-
-    def _commit(self) -> None:
-        """Make the data that has been published count: coordinates, shapes, commit record."""
-        for column in self._columns.values():
-            column.write()
-        documents = self._recording.documents(self._count, self._extra_documents)
-        for key, document in documents.items():
-            self._location.write(key, document, durable=self._durable)
-        self._committed = self._count
 
     def add_extra(self, record: Record) -> None:
         """Append one record of extra data, as a line of JSON."""
         check_field_names(record)
-        if self._extra is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-            self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
-            if self._durable:
-                sync_directory(self._spool)
         line = dump_record(record).encode() + b"\n"
-        self._extra_size += write_all(self._extra, [line], self._extra_size)
+        try:
+            if self._extra is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+                self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
+                if self._durable:
+                    sync_directory(self._spool)
+            self._extra_size += write_all(self._extra, [line], self._extra_size)
+        except OSError as error:
+            what = "the record of extra data was not written"
+            raise access_error(self._location, "writing", error, what) from error
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""
-        if self._extra is not None:
-            if self._durable:
-                os.fsync(self._extra)
-            if self._location.path is None:
-                lines = (self._spool / _EXTRA).read_bytes()
-                self._location.write(EXTRA_KEY, lines)
-        if self._count == self._committed:
-            return
-        if self._chunk is not None and self._chunk.full:
-            self._finish_chunk()
-            return
-        if self._chunk is not None:
-            pending = self._group[: len(self._pending)]
-            self._chunk.snapshot(self._location, pending, durable=self._durable)
-        self._commit()
+        self._settle()
+        try:
+            if self._extra is not None:
+                if self._durable:
+                    os.fsync(self._extra)
+                if self._location.path is None:
+                    lines = (self._spool / _EXTRA).read_bytes()
+                    self._location.write(EXTRA_KEY, lines)
+            pending = self._filling
+            encoded = self._recording.geometry.encode_group(pending.filled) if pending else []
+            self._committer.flush(pending, encoded)
+        except OSError as error:
+            raise self._not_finished(error) from error
+
+    def _not_finished(self, error: OSError) -> ImgStoreError:
+        what = "what was flushed before can be read; the frames since then are kept, try again"
+        return access_error(self._location, "writing", error, what)
 
     def empty(self) -> None:
         """Throw away every frame and all extra data; the recording stays, and can be written to."""
-        if self._chunk is not None:
-            self._chunk.discard()
+        self._pipeline.clear()
         if self._extra is not None:
             os.close(self._extra)
             (self._spool / _EXTRA).unlink()
             if self._location.path is None:
                 self._location.delete(EXTRA_KEY)
         self._begin()
-        # First the commit record: from then on nobody looks at what is deleted.
-        self._commit()
-        for key in ("image/c", *(f"{name}/c" for name in COLUMNS)):
-            self._location.delete(key)
+        self._committer.empty()
 
     def close(self) -> None:
-        """Finish the recording: the last chunk, the extra data, the commit record."""
+        """Finish the recording: the last chunk, the extra data, the commit record.
+
+        An error that a call before has raised is not raised again.
+        """
+        if self._process != os.getpid():
+            return
+        told = self._told
         try:
-            self._finish_chunk()
-            if self._extra is not None:
-                lines = self._spool / _EXTRA
-                self._extra_documents = write_extra(
-                    self._location, lambda: extra_lines(lines), durable=self._durable
-                )
-                self._commit()
+            self._finish()
+        except (OSError, ImgStoreError) as error:
+            if not told:
+                raise
+            _log.error("%s; a repair is due", error)
         finally:
             # Whatever went wrong, a repair may now try.
-            if self._chunk is not None:
-                self._chunk.release()
+            self._pipeline.close()
+            self._committer.release()
             if self._extra is not None:
                 os.close(self._extra)
             self._lock.release()
-        shutil.rmtree(self._spool)
-        self._location.delete(INFLIGHT if self._location.path is None else BUSY)
+
+    def _finish(self) -> None:
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            self._pipeline.put(filling)
+        failure: ImgStoreError | None = None
+        try:
+            self._settle()
+        except ImgStoreError as error:
+            failure = error  # what was stored before is finished nevertheless
+        try:
+            self._committer.finish_chunk()
+            if self._extra is not None:
+                lines = self._spool / _EXTRA
+                count = self._committer.count
+                self._committer.extra = write_extra(
+                    self._location, lambda: extra_lines(lines, count), durable=self._durable
+                )
+                self._committer.commit()
+            shutil.rmtree(self._spool)
+            self._location.delete(INFLIGHT if self._location.path is None else BUSY)
+        except OSError as error:
+            what = "imgstore_zarr.repair(...) finishes the recording when that is mended"
+            raise failure or access_error(self._location, "finishing", error, what) from error
+        if failure is not None:
+            raise failure
 
 
 def refuse_existing(location: Location) -> None:
@@ -281,10 +308,10 @@ def _signpost(recording: ZarrRecording) -> bytes:
     return (note + yaml.safe_dump(document, allow_unicode=True)).encode()
 
 
-def extra_lines(path: Path) -> Iterator[Record]:
-    """Iterate over the records in a file of JSON lines, up to the first that is not whole."""
+def extra_lines(path: Path, frame_count: int) -> Iterator[Record]:
+    """Iterate over the records of some first frames, in a file of JSON lines."""
     with path.open("rb") as file:
-        yield from parse_lines(file)
+        yield from (record for record in parse_lines(file) if record["frame_index"] < frame_count)
 
 
 def parse_lines(lines: Iterable[bytes]) -> Iterator[Record]:

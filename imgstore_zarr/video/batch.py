@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cores import CORES
 from imgstore_zarr.frames import Positions
-from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder_pool import DecoderPool, Lane
 from imgstore_zarr.video.frame_images import Cut
 from imgstore_zarr.video.packets import PacketTable

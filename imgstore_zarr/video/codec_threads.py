@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Cores that this process may use."""
 
 MOST_THREADS = 8
 """More threads than this make no decoder faster, but each holds a frame."""

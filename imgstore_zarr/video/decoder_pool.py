@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakSet
 
+from imgstore_zarr.cores import CORES
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.video.frame_images import FrameImages
 from imgstore_zarr.video.packets import PacketTable

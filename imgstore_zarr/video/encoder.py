@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cores import CORES
 from imgstore_zarr.errors import CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.pixels import is_color
-from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.planes import plane_memory
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cores import CORES
 from imgstore_zarr.frames import Window, window_shape
-from imgstore_zarr.video.codec_threads import CORES
 from imgstore_zarr.video.decoder_pool import LANES, DecoderPool
 from imgstore_zarr.video.packets import PacketTable
 

@@ -1,0 +1,139 @@
+"""Committer: stores encoded frames chunk by chunk, in an order that a crash cannot break."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgstore_zarr.native.columns import ColumnWriter
+from imgstore_zarr.native.metadata import COLUMNS, ZarrRecording
+from imgstore_zarr.native.open_chunk import OpenChunk
+from imgstore_zarr.native.pipeline import Encoded, Group
+from imgstore_zarr.storage import Location
+
+
+class Committer:
+    """What a recording holds so far, and how more is added; for one thread at a time.
+
+    First a chunk is moved to its key, then the coordinates are written, then the shapes: until these
+    are there, no reader looks for what was written before. Whatever raises can be called again.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    recording
+        What its ``zarr.json`` says.
+    spool
+        Where chunks grow.
+    durable
+        Whether what is committed must also survive power loss.
+
+    Attributes
+    ----------
+    extra
+        Per column of extra data the metadata of its array.
+    """
+
+    def __init__(
+        self, location: Location, recording: ZarrRecording, spool: Path, *, durable: bool
+    ) -> None:
+        self._location = location
+        self._recording = recording
+        self._spool = spool
+        self._durable = durable
+        self._begin()
+
+    def _begin(self) -> None:
+        self.extra: Mapping[str, Mapping[str, Any]] = self._recording.extra
+        self._count = 0
+        self._committed = -1
+        self._chunk: OpenChunk | None = None
+        self._columns = {
+            name: ColumnWriter(self._location, name, dtype, durable=self._durable)
+            for name, dtype in COLUMNS.items()
+        }
+
+    @property
+    def count(self) -> int:
+        """Frames that are stored, in chunks or in the journal of the open one."""
+        return self._count
+
+    def append(self, group: Group) -> None:
+        """Store the frames of a group, and commit its chunk when that is full."""
+        geometry = self._recording.geometry
+        if self._chunk is not None and self._chunk.full:
+            self.finish_chunk()
+        if self._chunk is None:
+            self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+        self._note(group)
+        self._chunk.append(group)
+        self._count += len(group)
+        if self._chunk.full:
+            # The frames are safe in the journal: what cannot be finished now is tried again by the next
+            # call, which raises.
+            with contextlib.suppress(OSError):
+                self.finish_chunk()
+
+    def _note(self, group: Group) -> None:
+        """Add to the coordinates what they do not have yet; a flush or a failed call came before."""
+        for values, column in zip(
+            zip(*group.metadata, strict=True), self._columns.values(), strict=True
+        ):
+            column.extend(np.array(values[column.count - self._count :], column.dtype))
+
+    def finish_chunk(self) -> None:
+        """Commit the open chunk, full or not."""
+        if self._chunk is None:
+            return
+        self._chunk.finish(self._location, durable=self._durable)
+        self.commit()
+        chunk, self._chunk = self._chunk, None
+        chunk.discard()
+
+    def flush(self, pending: Group | None, encoded: Encoded) -> None:
+        """Commit everything so far, and the frames of a group that is not yet full."""
+        if self._chunk is not None and self._chunk.full:
+            self.finish_chunk()
+        count = self._count + (0 if pending is None else len(pending))
+        if count == self._committed:
+            return
+        if pending is not None:
+            geometry = self._recording.geometry
+            if self._chunk is None:
+                self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+            self._note(pending)
+        if self._chunk is not None:
+            self._chunk.snapshot(self._location, encoded, durable=self._durable)
+        self._commit(count)
+
+    def commit(self) -> None:
+        """Make what has been published count: coordinates, shapes, commit record."""
+        self._commit(self._count)
+
+    def _commit(self, count: int) -> None:
+        for column in self._columns.values():
+            column.write()
+        for key, document in self._recording.documents(count, self.extra).items():
+            self._location.write(key, document, durable=self._durable)
+        self._committed = count
+
+    def empty(self) -> None:
+        """Throw away every frame."""
+        if self._chunk is not None:
+            self._chunk.discard()
+        self._begin()
+        # First the commit record: from then on nobody looks at what is deleted.
+        self.commit()
+        for key in ("image/c", *(f"{name}/c" for name in COLUMNS)):
+            self._location.delete(key)
+
+    def release(self) -> None:
+        """Close the files of the open chunk, and leave them where they are."""
+        if self._chunk is not None:
+            self._chunk.release()
+            self._chunk = None

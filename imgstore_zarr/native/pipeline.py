@@ -1,0 +1,212 @@
+"""Pipeline: groups of frames are encoded on all cores, and stored in their order, while more arrive."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.cores import CORES
+from imgstore_zarr.native.codecs import Bytes
+from imgstore_zarr.native.shards import ShardGeometry
+
+BUFFER_BYTES = 24 * 2**20
+"""How much memory the frames take that are not stored yet, and again their encoded form. At least
+two groups fit, whatever their size."""
+
+_MAX_GROUPS = 64
+
+# Handing over a smaller group takes longer than storing it: measured, for raw and compressed ones.
+_SMALL_RAW, _SMALL_COMPRESSED = 2**19, 2**16
+
+_MAX_THREADS = 8
+
+Encoded = list[Sequence[Bytes | bytes]]
+
+
+@dataclass(eq=False)
+class Group:
+    """Frames that share inner chunks, on their way to storage.
+
+    Attributes
+    ----------
+    frames
+        (group_frames, y, x[, channel]), of which the first are filled.
+    metadata
+        Frame number and time of each of these.
+    encoded
+        Per inner chunk the buffers to be written one after the other, once that is done.
+    """
+
+    frames: NDArray[Any]
+    metadata: list[tuple[int, float]] = field(default_factory=list)
+    encoded: Encoded | None = None
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    @property
+    def filled(self) -> NDArray[Any]:
+        """The frames that are there."""
+        return self.frames[: len(self.metadata)]
+
+
+class Pipeline:
+    """Takes groups from one thread; others encode and store them, unless they are small.
+
+    A group that cannot be stored stays the first one, and nothing behind it is stored, until `retry`.
+
+    Parameters
+    ----------
+    geometry
+        How frames are encoded.
+    store
+        Stores a group that is encoded. It is called for one group after the other, in their order,
+        never by two threads at once. If it raises, it will be called with the same group again.
+    """
+
+    def __init__(self, geometry: ShardGeometry, store: Callable[[Group], None]) -> None:
+        self._geometry = geometry
+        self._store = store
+        group_bytes = geometry.group_frames * prod(geometry.image_shape) * geometry.dtype.itemsize
+        small = _SMALL_COMPRESSED if geometry.codec.compressor else _SMALL_RAW
+        self._is_small = group_bytes < small
+        self._room = max(2, min(_MAX_GROUPS, BUFFER_BYTES // group_bytes))
+        self._buffers: list[NDArray[Any]] = []
+        self._queue: deque[Group] = deque()
+        self._to_encode: deque[Group] = deque()
+        self._change = threading.Condition(threading.Lock())
+        self._storing = False
+        self._error: BaseException | None = None
+        self._threads = min(self._room, _MAX_THREADS, CORES)
+        self._working = 0
+        self._executor = ThreadPoolExecutor(self._threads, "imgstore-writer")
+
+    @property
+    def error(self) -> BaseException | None:
+        """What keeps the first group from being stored."""
+        return self._error
+
+    @property
+    def waiting(self) -> tuple[Group, ...]:
+        """The groups that are not stored yet."""
+        with self._change:
+            return tuple(self._queue)
+
+    def new_group(self) -> Group:
+        """Return an empty group, as soon as there is room; None of it counts before `put`."""
+        with self._change:
+            while len(self._queue) >= self._room and self._error is None:
+                self._change.wait()
+            if self._buffers:
+                return Group(self._buffers.pop())
+        geometry = self._geometry
+        return Group(np.empty((geometry.group_frames, *geometry.image_shape), geometry.dtype))
+
+    def put(self, group: Group) -> None:
+        """Have a group encoded and stored, behind those that were put before."""
+        with self._change:
+            self._queue.append(group)
+            self._to_encode.append(group)
+            if self._working == self._threads:
+                return
+            self._working += 1
+        if self._is_small:
+            self._work()
+            return
+        try:
+            self._executor.submit(self._work)
+        except RuntimeError:  # the interpreter is about to end
+            self._work()
+
+    def drain(self) -> None:
+        """Wait until everything is stored, or something cannot be."""
+        with self._change:
+            while self._working or (self._queue and self._error is None):
+                self._change.wait()
+
+    def retry(self) -> None:
+        """Try again to store what could not be stored, and wait for the end of that."""
+        with self._change:
+            self._error = None
+            self._to_encode.extend(
+                group
+                for group in self._queue
+                if group.encoded is None and group not in self._to_encode
+            )
+            self._working += 1
+        self._work()
+        self.drain()
+
+    def clear(self) -> None:
+        """Forget everything that is not stored yet."""
+        with self._change:
+            self._queue.clear()
+            self._to_encode.clear()
+            self._error = None
+            while self._working:
+                self._change.wait()
+
+    def close(self) -> None:
+        """End the threads. What is not stored by now is not stored any more."""
+        self._executor.shutdown()
+
+    def _work(self) -> None:
+        """Encode and store as long as there is anything to encode."""
+        try:
+            self._store_in_order()
+            while (group := self._next_to_encode()) is not None:
+                group.encoded = self._geometry.encode_group(group.filled)
+                self._store_in_order()
+        except BaseException as error:
+            with self._change:
+                self._error = error
+                self._leave()
+            if not isinstance(error, OSError):
+                raise
+
+    def _next_to_encode(self) -> Group | None:
+        with self._change:
+            if self._to_encode and self._error is None:
+                return self._to_encode.popleft()
+            # In the same step, since `put` relies on those that are working.
+            self._leave()
+            return None
+
+    def _leave(self) -> None:
+        self._working -= 1
+        self._change.notify_all()
+
+    def _store_in_order(self) -> None:
+        """Store the first groups, as far as they are encoded, unless another thread does it."""
+        with self._change:
+            if self._storing:
+                return
+            self._storing = True
+        while (group := self._next()) is not None:
+            try:
+                self._store(group)
+            except BaseException:
+                self._storing = False
+                raise
+            with self._change:
+                if self._queue and self._queue[0] is group:
+                    self._queue.popleft()
+                if len(self._buffers) < self._room:
+                    self._buffers.append(group.frames)
+                self._change.notify_all()
+
+    def _next(self) -> Group | None:
+        with self._change:
+            if self._queue and self._queue[0].encoded is not None and self._error is None:
+                return self._queue[0]
+            self._storing = False
+            self._change.notify_all()
+            return None
