@@ -27,7 +27,7 @@ class Problem:
     kind
         ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
         ``index-damaged``, ``index-left-over``, ``extra-data-damaged``, ``extra-data-without-chunk``,
-        ``repair-due``, ``frames-lost``.
+        ``left-over``, ``metadata-changed``, ``repair-due``, ``frames-lost``, ``frames-damaged``.
     message
         What it is, and what to do.
     chunk

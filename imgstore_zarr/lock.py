@@ -2,18 +2,99 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import fcntl
+import json
 import os
+import socket
 import weakref
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from imgstore_zarr.errors import RecordingLockedError
 from imgstore_zarr.storage import Location, access_error
 
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as its file says.
+
+    Attributes
+    ----------
+    host
+        The name of the machine.
+    pid
+        The process.
+    started
+        When that process began, in clock ticks since the machine did; None where that is not known.
+    since
+        When it took the lock: ISO 8601, UTC.
+    """
+
+    host: str
+    pid: int
+    started: int | None
+    since: str
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """Return this process, now."""
+        pid = os.getpid()
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        return cls(socket.gethostname(), pid, _start_of(pid), now)
+
+    @classmethod
+    def read(cls, file: Path) -> Holder | None:
+        """Return what a file says; None where that is nothing."""
+        try:
+            document = json.loads(file.read_bytes())
+            return cls(
+                str(document["host"]),
+                int(document["pid"]),
+                document["started"],
+                str(document["since"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has certainly ended; of another machine nothing is known."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # it is there, and belongs to somebody else
+        # Another process may have its number by now.
+        started = _start_of(self.pid)
+        return None not in (started, self.started) and started != self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process of this machine began; see proc(5), /proc/pid/stat, field 22."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
 
 class Lock:
-    """Held until `release`, or until the process ends: the kernel takes it from a dead one.
+    """Held until `release`, or until the process ends.
+
+    The kernel takes it from a dead process. On file systems that have no such locks, the file itself is
+    the lock, which counts as long as the process that it names may live.
 
     Parameters
     ----------
@@ -35,12 +116,21 @@ class Lock:
         while (descriptor := _locked(location, file)) is None:
             pass
         self._descriptor = descriptor
+        try:
+            os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode() + b"\n", 0)
+        except OSError as error:
+            self.release()
+            raise access_error(location, "locking", error) from error
         _held.add(self)
 
     def release(self) -> None:
         """Let others write."""
         if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            try:
+                os.ftruncate(self._descriptor, 0)
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            except OSError:
+                pass  # there are no locks here, or the disk is gone; closing the file is enough
             self.forget()
 
     def forget(self) -> None:
@@ -57,20 +147,46 @@ def _locked(location: Location, file: Path) -> int | None:
     except OSError as error:
         raise access_error(location, "locking", error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _flock(descriptor):
+            _check_holder(location, file)
         if os.path.samestat(os.fstat(descriptor), file.stat()):
+            os.ftruncate(descriptor, 0)
             return descriptor
     except FileNotFoundError:
         pass
     except OSError as error:
         os.close(descriptor)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise access_error(location, "locking", error) from error
-        raise RecordingLockedError(
-            f"{location.name} is being written to; close the other writer first"
-        ) from error
+        if isinstance(error, RecordingLockedError):
+            raise
+        if error.errno in _HELD:
+            _refuse(location, Holder.read(file))
+        raise access_error(location, "locking", error) from error
     os.close(descriptor)
     return None
+
+
+def _flock(descriptor: int) -> bool:
+    """Lock an open file; False where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def _check_holder(location: Location, file: Path) -> None:
+    holder = Holder.read(file)
+    if holder is not None and not holder.is_dead:
+        _refuse(location, holder, f"; if that process has ended, remove {file}")
+
+
+def _refuse(location: Location, holder: Holder | None, advice: str = "") -> NoReturn:
+    by = f" by {holder}" if holder else ""
+    raise RecordingLockedError(
+        f"{location.name} is being written to{by}; close the other writer first{advice}"
+    )
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()

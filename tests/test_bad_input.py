@@ -423,7 +423,7 @@ def test_a_recording_that_cannot_be_begun_leaves_nothing(
 
 
 def test_a_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The frame that did not fit is not counted, and when there is room again recording goes on."""
+    """The next call says which frame did not fit; it is kept, and stored when there is room again."""
     real = os.pwritev
 
     def full(descriptor: int, buffers: Any, offset: int) -> int:
@@ -433,15 +433,23 @@ def test_a_full_disk_while_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path = tmp_path / str(inner)
         with create(path, "zstd/zarr", inner_chunks=inner) as writer:
             for i, image in enumerate(GOOD):
-                if i % 2:
-                    monkeypatch.setattr(os, "pwritev", full)
-                    with pytest.raises(OSError, match="No space left"):
-                        writer.add_image(image, i, float(i))
-                    monkeypatch.setattr(os, "pwritev", real)
-                assert len(writer) == i
+                if i % 2 == 0:
+                    writer.add_image(image, i, float(i))
+                    continue
+                monkeypatch.setattr(os, "pwritev", full)
                 writer.add_image(image, i, float(i))
+                for _ in range(2):
+                    with pytest.raises(
+                        OSError, match=r"No space left.*position.*make room"
+                    ) as caught:
+                        writer.add_image(image, 99, 99.0)
+                    assert caught.value.errno == 28
+                    assert f"frame {i if inner is None else i - 1} (position" in str(caught.value)
+                    assert len(writer) == i + 1
+                monkeypatch.setattr(os, "pwritev", real)
         with imgstore_zarr.open(path) as store:
             np.testing.assert_array_equal(store.frames[...], GOOD)
+            assert store.index.frame_number.tolist() == [*range(len(GOOD))]
 
 
 # What create does not know.

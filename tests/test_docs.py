@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import google_crc32c
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
@@ -160,6 +161,18 @@ def test_the_formats_page_has_every_format() -> None:
     assert known == set(imgstore_zarr.get_supported_formats())
 
 
+def checksums(document: dict[str, Any], own: dict[str, Any]) -> dict[str, str]:
+    """As the page says."""
+    attributes = document["attributes"]
+    parts = {
+        "recording": [own, attributes["coordinates"]],
+        "arrays": document["consolidated_metadata"],
+        "user_metadata": attributes["user_metadata"],
+    }
+    texts = {k: json.dumps(v, sort_keys=True, separators=(",", ":")) for k, v in parts.items()}
+    return {k: f"{google_crc32c.value(text.encode()):08x}" for k, text in texts.items()}
+
+
 def test_the_example_of_the_format_specification(tmp_path: Path) -> None:
     example = next(
         json.loads(block.text)
@@ -179,6 +192,8 @@ def test_the_example_of_the_format_specification(tmp_path: Path) -> None:
             writer.add_extra_data(humidity=40.5, **({"lamp": "on"} if i else {}))
     written = json.loads((tmp_path / "bees.zarr/zarr.json").read_text())
     ours, theirs = (d["attributes"]["imgstore_zarr"] for d in (written, example))
+    for own, document in ((ours, written), (theirs, example)):
+        assert own.pop("checksums") == checksums(document, own)
     for name in ("uuid", "created_utc", "timezone_local", "writer"):
         assert type(theirs.pop(name)) is type(ours.pop(name))
     assert example == written

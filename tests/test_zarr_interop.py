@@ -125,7 +125,7 @@ def test_metadata_say_what_the_design_says(recording: Path, format: str) -> None
     own = attributes["imgstore_zarr"]
     assert list(own) == [
         "layout", "uuid", "created_utc", "timezone_local", "format", "encoding", "imgshape",
-        "imgdtype", "chunksize", "writer",
+        "imgdtype", "chunksize", "writer", "checksums",
     ]  # fmt: skip
     assert (own["layout"], own["format"], own["encoding"]) == (1, format, None)
     assert (own["imgshape"], own["imgdtype"], own["chunksize"]) == ([11, 13, 3], "uint16", 4)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import multiprocessing
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 import warnings
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +23,8 @@ import pytest
 
 import imgstore_zarr
 from imgstore_zarr import RecordingLockedError
+from imgstore_zarr.lock import Holder, Lock
+from imgstore_zarr.storage import locate
 
 IMAGE = np.zeros((4, 5), np.uint8)
 
@@ -31,6 +42,69 @@ def test_numbers_cannot_change_beside_a_writer(tmp_path: Path) -> None:
     with imgstore_zarr.open(tmp_path / "r") as store:
         store.reindex()
         assert store.index.frame_number.tolist() == [-2, -1, 0, 1]
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "raw/zarr", (4, 5)) as writer:
+        writer.add_image(IMAGE, 0, 0.0)
+        said = rf"process {os.getpid()} on {re.escape(socket.gethostname())}, since 20"
+        with pytest.raises(RecordingLockedError, match=said):
+            imgstore_zarr.repair(tmp_path / "r")
+
+
+def no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, the file is the lock, as long as the process that it names may live."""
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    location, file = locate(tmp_path), tmp_path / "lock"
+    lock = Lock(location, file)
+    with pytest.raises(RecordingLockedError, match=rf"process {os.getpid()} .* remove .*lock"):
+        Lock(location, file)
+    lock.release()
+    Lock(location, file).release()
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        alive = Holder(socket.gethostname(), process.pid, None, "2026-01-01T00:00:00+00:00")
+        file.write_text(json.dumps(asdict(alive)))
+        with pytest.raises(RecordingLockedError):
+            Lock(location, file)
+        if Path("/proc/self/stat").exists():
+            # Its number belongs to another process now.
+            file.write_text(json.dumps(asdict(replace(alive, started=1))))
+            Lock(location, file).release()
+        process.kill()
+    file.write_text(json.dumps(asdict(alive)))
+    Lock(location, file).release()
+
+    # Of another machine nobody here can know.
+    file.write_text(json.dumps(asdict(replace(alive, host="elsewhere.invalid"))))
+    with pytest.raises(RecordingLockedError, match="on elsewhere"):
+        Lock(location, file)
+
+
+def test_a_forked_process_cannot_write(tmp_path: Path) -> None:
+    writer = imgstore_zarr.create(tmp_path / "r", "raw/zarr", (4, 5))
+    writer.add_image(IMAGE, 0, 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of others
+        child = os.fork()
+    if child == 0:
+        refused = 0
+        for work in (partial(writer.add_image, IMAGE, 1, 1.0), partial(writer.flush)):
+            try:
+                work()
+            except imgstore_zarr.ImgStoreError as error:
+                refused += "is a fork" in str(error)
+        writer.close()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    writer.add_image(IMAGE, 1, 1.0)
+    writer.close()
+    with imgstore_zarr.open(tmp_path / "r") as store:
+        assert len(store) == 2
 
 
 def test_a_forked_process_does_not_keep_the_lock_of_a_dead_writer(tmp_path: Path) -> None:
@@ -70,9 +144,6 @@ def test_a_forked_process_does_not_keep_the_lock_of_a_dead_writer(tmp_path: Path
 
 
 def test_a_lock_is_given_up_by_close_though_a_forked_process_lives(tmp_path: Path) -> None:
-    from imgstore_zarr.lock import Lock
-    from imgstore_zarr.storage import locate
-
     lock = Lock(locate(tmp_path), tmp_path / "lock")
     with pytest.raises(RecordingLockedError):
         Lock(locate(tmp_path), tmp_path / "lock")

@@ -169,10 +169,11 @@ def test_everything_whole_is_brought_back(broken: Path, interrupted: tuple[Path,
     holds(broken, count, count)
 
 
-def test_names_of_unfinished_files_are_removed(broken: Path) -> None:
+def test_unfinished_files_are_set_aside(broken: Path) -> None:
     (broken / "image" / ".new-1-2-zarr.json").write_bytes(b"{")
-    imgstore_zarr.repair(broken)
+    assert imgstore_zarr.repair(broken).ok
     assert not [*broken.rglob(".new-*")]
+    assert (broken / "set-aside" / "000" / "0-new-1-2-zarr.json").read_bytes() == b"{"
 
 
 STEPS: list[Callable[[pytest.MonkeyPatch, BaseException], None]] = [
@@ -180,7 +181,7 @@ STEPS: list[Callable[[pytest.MonkeyPatch, BaseException], None]] = [
     lambda patch, error: patch.setattr(recovery, "_commit", raising(error)),
     lambda patch, error: patch.setattr(columns.ColumnWriter, "extend", raising(error)),
     lambda patch, error: patch.setattr(recovery, "write_extra", raising(error)),
-    lambda patch, error: patch.setattr(recovery, "_remove", raising(error)),
+    lambda patch, error: patch.setattr(recovery, "_set_aside", raising(error)),
 ]
 
 
@@ -262,14 +263,20 @@ def test_a_record_of_the_journal_that_is_damaged(
     data = bytearray(path.read_bytes())
     data[8 + 36 * 3 + 20] ^= 1  # of the fourth frame of the chunk, position 19
     path.write_bytes(data)
-    assert imgstore_zarr.repair(broken).ok
+    report = imgstore_zarr.repair(broken)
     holds_frames(broken, 19, 19)
+    lost = expected(interrupted[1]) - 19
+    assert [problem.kind for problem in report.problems] == ["frames-lost"]
+    assert f"from position 19 on; {lost} frame" in report.problems[0].message
+    assert (broken / "set-aside" / "000" / "2.journal").read_bytes() == data
 
 
 @pytest.mark.parametrize("data", [b"", b"imgst", b"imgstjn9" + b"\0" * 72, b"\0" * 80])
 def test_a_journal_that_is_none(broken: Path, data: bytes) -> None:
     (broken / ".inflight" / "2.journal").write_bytes(data)
-    assert imgstore_zarr.repair(broken).ok
+    report = imgstore_zarr.repair(broken)
+    # Two frames of this chunk were flushed, so that two records tell of nothing that is lost.
+    assert report.ok
     holds_frames(broken, 18, 18)
 
 
@@ -312,6 +319,28 @@ def test_torn_extra_data(broken: Path, interrupted: tuple[Path, int]) -> None:
         assert store.get_extra_data() is not None
     assert imgstore_zarr.repair(broken).ok
     holds(broken, 18, 22)
+
+
+def test_a_record_of_extra_data_that_is_damaged(broken: Path) -> None:
+    path = broken / ".inflight" / "extra.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[7] = lines[7].replace(b'"value": 7', b'"value": 6')
+    path.write_bytes(b"".join(lines))
+    with imgstore_zarr.open(broken) as store:
+        with pytest.raises(imgstore_zarr.CorruptChunkError, match="line 8 of the extra data"):
+            store.get_extra_data()
+        with pytest.warns(UserWarning, match="line 8"):
+            table = store.get_extra_data(ignore_corrupt_chunks=True)
+        assert table is not None
+        assert table["value"].tolist() == [*range(7)]
+    report = imgstore_zarr.repair(broken)
+    assert [problem.kind for problem in report.problems] == ["extra-data-damaged"]
+    assert (broken / "set-aside" / "000" / "extra.jsonl").read_bytes() == b"".join(lines)
+    with imgstore_zarr.open(broken) as store:
+        table = store.get_extra_data()
+        assert table is not None
+        assert table["value"].tolist() == [*range(7)]
+        assert len(store) >= 20
 
 
 def test_repair_beside_a_writer_is_refused(tmp_path: Path) -> None:

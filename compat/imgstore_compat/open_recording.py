@@ -13,12 +13,9 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
-from imgstore_zarr.lock import Lock
+from imgstore_zarr.lock import Holder, Lock
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error
-
-# imgstore and Motif leave the file empty, and hold no lock on it that another process could see.
-_OURS = b"imgstore-zarr\n"
 
 # Of what lies beside the metadata for a chunk.
 _ENDINGS = (*VIDEO_EXTENSIONS, *INDEXES, JOURNAL, *EXTRA_DATA_FILE_EXTENSIONS)
@@ -105,23 +102,14 @@ class OpenRecording:
 
 
 def lock_recording(location: Directory) -> Lock:
-    """Take the right to change a recording; its ``.lock`` says that this project has it.
+    """Take the right to change a recording; its ``.lock`` says who has it.
 
     Raises
     ------
     RecordingLockedError, RecordingAccessError
         See `Lock`.
     """
-    file = location.root / LOCK_FILE
-    lock = Lock(location, file)
-    try:
-        if file.read_bytes() != _OURS:
-            file.write_bytes(_OURS)
-    except OSError as error:
-        location.delete(LOCK_FILE)
-        lock.release()
-        raise access_error(location, "writing", error) from error
-    return lock
+    return Lock(location, location.root / LOCK_FILE)
 
 
 def refuse_other_writers(location: Directory) -> None:
@@ -130,14 +118,11 @@ def refuse_other_writers(location: Directory) -> None:
     Raises
     ------
     RecordingLockedError
-        It has a ``.lock`` of theirs. No age of files tells that its writer is dead: frames may be
+        It has a ``.lock`` of theirs, which is empty, and on which they hold no lock that another
+        process could see. No age of files tells that its writer is dead: frames may be
         minutes apart.
     """
-    try:
-        ours = location.read(LOCK_FILE) == _OURS
-    except FileNotFoundError:
-        return
-    if not ours:
+    if location.exists(LOCK_FILE) and Holder.read(location.root / LOCK_FILE) is None:
         raise RecordingLockedError(
             f"{location.name} has a {LOCK_FILE} of imgstore or Motif, which write to it, or were "
             f"interrupted; make sure that neither is at work, then remove "

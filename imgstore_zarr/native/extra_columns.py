@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import CorruptChunkError, InvalidMetadataError
 from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC
 from imgstore_zarr.native.columns import ColumnWriter, chunk_length, read_column
+from imgstore_zarr.native.extra_log import Record
 from imgstore_zarr.native.metadata import (
     ATTRIBUTE,
     array_metadata,
@@ -24,8 +25,6 @@ from imgstore_zarr.native.metadata import (
     parse_shape,
 )
 from imgstore_zarr.storage import Location
-
-Record = dict[str, Any]
 
 _EXACT_IN_FLOAT = 2**53
 # Records that are converted together, so that memory does not grow with the recording.

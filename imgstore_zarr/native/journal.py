@@ -42,14 +42,22 @@ def encode_record(record: JournalRecord) -> bytes:
     return body + checksum(body).to_bytes(4, "little")
 
 
-def decode_journal(data: bytes) -> list[JournalRecord]:
-    """Return the whole records of a journal, up to the first that is not."""
-    if not data.startswith(MAGIC):
-        return []
-    records = []
-    for at in range(len(MAGIC), len(data) - RECORD_BYTES + 1, RECORD_BYTES):
+def decode_journal(data: bytes) -> tuple[list[JournalRecord], int]:
+    """Read a journal, up to the first record that is not whole.
+
+    Returns
+    -------
+    records
+        The whole ones.
+    damaged
+        How many whole places follow that hold none; a last one that is cut off is of a frame that was
+        just being added, and does not count.
+    """
+    places = max(0, len(data) - len(MAGIC)) // RECORD_BYTES
+    records: list[JournalRecord] = []
+    for at in range(len(MAGIC), len(MAGIC) + places * RECORD_BYTES, RECORD_BYTES):
         *fields, stored = _RECORD.unpack_from(data, at)
-        if checksum(data[at : at + _BODY.size]) != stored:
+        if not data.startswith(MAGIC) or checksum(data[at : at + _BODY.size]) != stored:
             break
         records.append(JournalRecord(*fields))
-    return records
+    return records, places - len(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import (
+    CorruptChunkError,
     ImgStoreError,
     InvalidMetadataError,
     RecordingLockedError,
@@ -19,7 +21,8 @@ from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.native.columns import read_column
-from imgstore_zarr.native.extra_columns import Record, read_extra
+from imgstore_zarr.native.extra_columns import read_extra
+from imgstore_zarr.native.extra_log import Record, decode_lines
 from imgstore_zarr.native.inspection import inspect_shards
 from imgstore_zarr.native.metadata import (
     COLUMNS,
@@ -32,7 +35,7 @@ from imgstore_zarr.native.metadata import (
 from imgstore_zarr.native.open_chunk import INFLIGHT
 from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.native.recovery import repair, rewrite_column
-from imgstore_zarr.native.writer import EXTRA_KEY, ZarrSink, parse_lines
+from imgstore_zarr.native.writer import EXTRA_KEY, ZarrSink
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import Location, access_error
@@ -65,7 +68,7 @@ class ZarrExtra:
         import pandas as pd
 
         if not self.recording.extra:
-            return self._in_flight()
+            return self._in_flight(ignore_corrupt_chunks)
         columns: dict[str, Any] = {}
         for name, document in self.recording.extra.items():
             try:
@@ -81,19 +84,27 @@ class ZarrExtra:
             )
         return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
 
-    def _in_flight(self) -> pd.DataFrame | None:
+    def _in_flight(self, ignore_corrupt: bool) -> pd.DataFrame | None:
         """Records that a writer has not yet put into columns, as far as their frames count."""
+        import warnings
+
         import pandas as pd
 
         try:
-            lines = self.location.read(EXTRA_KEY).splitlines(keepends=True)
+            lines = io.BytesIO(self.location.read(EXTRA_KEY))
         except FileNotFoundError:
             return None
-        records: list[Record] = [
-            record
-            for record in parse_lines(lines)
-            if record["frame_index"] < self.recording.frame_count
-        ]
+        records: list[Record] = []
+        try:
+            records.extend(
+                record
+                for record in decode_lines(self.location.name, lines)
+                if record["frame_index"] < self.recording.frame_count
+            )
+        except CorruptChunkError as error:
+            if not ignore_corrupt:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=4)
         return pd.DataFrame(records) if records else None
 
     def samplerate(self) -> None:
@@ -137,9 +148,16 @@ class ZarrLayout:
                 f"{location.name}: the index that was given has {len(index)} frames, the recording "
                 f"{count}; save it again"
             )
-        problems: tuple[Problem, ...] = ()
+        problems = tuple(
+            Problem(
+                "metadata-changed",
+                f"{location.name}: {part} in zarr.json is not as it was written: another program edited "
+                "it, or it is damaged; compare it with a backup",
+            )
+            for part in recording.changed
+        )
         if location.exists(INFLIGHT):
-            problems = (
+            problems += (
                 Problem(
                     "repair-due",
                     f"{location.name}: a writer is at work, or was interrupted; if none is, "

@@ -20,7 +20,13 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
     UnsupportedVersionError,
 )
-from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC, InnerCodec
+from imgstore_zarr.native.codecs import (
+    BYTES_CODEC,
+    CRC32C_CODEC,
+    ZSTD_CODEC,
+    InnerCodec,
+    checksum,
+)
 from imgstore_zarr.native.shards import ShardGeometry
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.recording import (
@@ -35,6 +41,9 @@ GROUP_KEY = "zarr.json"
 ATTRIBUTE = "imgstore_zarr"
 COLUMN_CHUNK = 131072
 """Frames in a chunk of a coordinate: 1 MiB."""
+
+CHECKSUMS = "checksums"
+"""The attribute that holds the checksums of the other parts of ``zarr.json``."""
 
 ORIGINAL_NUMBERS = "frame_number_before_reindex"
 
@@ -144,6 +153,8 @@ class ZarrRecording:
         Per column of extra data the metadata of its array; empty where there is none.
     renumbered
         Whether the numbers that frames had before a reindex are kept beside the new ones.
+    changed
+        Parts of ``zarr.json`` that are not as they were written: ``arrays``, ``user_metadata``.
     """
 
     info: RecordingInfo
@@ -152,6 +163,7 @@ class ZarrRecording:
     attributes: Mapping[str, Any]
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     renumbered: bool = False
+    changed: tuple[str, ...] = ()
 
     def documents(self, frame_count: int, extra: Mapping[str, Any]) -> dict[str, bytes]:
         """Return every ``zarr.json``, the group's (the commit record) last.
@@ -183,8 +195,25 @@ class ZarrRecording:
             nodes["extra"] = group_metadata({})
             nodes |= {f"extra/{name}": dict(document) for name, document in extra.items()}
         documents = {f"{key}/zarr.json": dump_json(node) for key, node in nodes.items()}
-        documents[GROUP_KEY] = dump_json(group_metadata(self.attributes, nodes))
+        group = group_metadata(self.attributes, nodes)
+        group["attributes"][ATTRIBUTE] = {**group["attributes"][ATTRIBUTE], CHECKSUMS: _sums(group)}
+        documents[GROUP_KEY] = dump_json(group)
         return documents
+
+
+def _sums(document: Mapping[str, Any]) -> dict[str, str]:
+    """The CRC-32C of each part of the group's ``zarr.json``, as sorted JSON without spaces."""
+    attributes = document["attributes"]
+    ours = {key: value for key, value in attributes[ATTRIBUTE].items() if key != CHECKSUMS}
+    parts = {
+        "recording": [ours, attributes.get("coordinates")],
+        "arrays": document.get("consolidated_metadata"),
+        "user_metadata": attributes.get("user_metadata"),
+    }
+    return {
+        part: f"{checksum(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()):08x}"
+        for part, value in parts.items()
+    }
 
 
 def from_spec(name: str, spec: RecordingSpec, stored_shape: tuple[int, ...]) -> ZarrRecording:
@@ -267,6 +296,7 @@ def parse(name: str, text: bytes) -> ZarrRecording:
             f"({__version__}) reads layout {LAYOUT_VERSION}; it was written by "
             f"{ours.get('writer')!r}, so install that version or a newer one"
         )
+    changed = _changed(name, document, ours)
     try:
         nodes = document["consolidated_metadata"]["metadata"]
         missing = [key for key in ("image", *COLUMNS) if key not in nodes]
@@ -280,7 +310,7 @@ def parse(name: str, text: bytes) -> ZarrRecording:
             f"{name}: the arrays {', '.join(missing)} are missing in zarr.json"
         )
     try:
-        return _recording(name, attributes, nodes)
+        return _recording(name, attributes, nodes, changed)
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         if isinstance(error, InvalidMetadataError | UnsupportedFormatError):
             raise
@@ -289,7 +319,25 @@ def parse(name: str, text: bytes) -> ZarrRecording:
         ) from error
 
 
-def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> ZarrRecording:
+def _changed(name: str, document: dict[str, Any], ours: dict[str, Any]) -> tuple[str, ...]:
+    """Which parts are not as they were written; raises where a reader would be misled by that."""
+    stored = ours.get(CHECKSUMS)
+    if (document.get("zarr_format"), document.get("node_type")) != (3, "group"):
+        raise InvalidMetadataError(f"{name}: zarr.json is not that of a Zarr v3 group")
+    if stored is None:
+        return ()
+    sums = _sums(document)
+    if not isinstance(stored, dict) or stored.get("recording") != sums["recording"]:
+        raise InvalidMetadataError(
+            f"{name}: the attribute {ATTRIBUTE!r} in zarr.json is not as it was written; restore "
+            f"zarr.json from a backup, or, if it was edited on purpose, remove {CHECKSUMS!r} from it"
+        )
+    return tuple(part for part in sums if stored.get(part) != sums[part])
+
+
+def _recording(
+    name: str, attributes: dict[str, Any], nodes: dict[str, Any], changed: tuple[str, ...]
+) -> ZarrRecording:
     ours = attributes[ATTRIBUTE]
     geometry, frame_count = _geometry(name, nodes["image"])
     lengths = {key: parse_shape(nodes[key]["shape"])[0] for key in ("image", *COLUMNS)}
@@ -332,7 +380,9 @@ def _recording(name: str, attributes: dict[str, Any], nodes: dict[str, Any]) -> 
     extra = {
         key.removeprefix("extra/"): node for key, node in nodes.items() if key.startswith("extra/")
     }
-    return ZarrRecording(info, geometry, frame_count, attributes, extra, ORIGINAL_NUMBERS in nodes)
+    return ZarrRecording(
+        info, geometry, frame_count, attributes, extra, ORIGINAL_NUMBERS in nodes, changed
+    )
 
 
 def _timezone(name: str) -> dt.tzinfo:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter, read_column
 from imgstore_zarr.native.extra_columns import write_extra
+from imgstore_zarr.native.extra_log import Record, read_log
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
@@ -34,7 +37,7 @@ from imgstore_zarr.native.shards import (
     empty_entries,
     encode_entries,
 )
-from imgstore_zarr.native.writer import EXTRA_KEY, extra_lines
+from imgstore_zarr.native.writer import EXTRA_KEY
 from imgstore_zarr.storage import Location
 
 SET_ASIDE = "set-aside"
@@ -62,15 +65,18 @@ def repair(location: Location) -> tuple[Problem, ...]:
         if journals:
             chunk = journals[-1]
             start = chunk * recording.geometry.chunksize
-            written = decode_journal(journal_path(spool, chunk).read_bytes())
+            written, damaged = decode_journal(journal_path(spool, chunk).read_bytes())
             whole = _rebuild(location, recording.geometry, spool, chunk, written)
-            lost = start + len(written) - max(start + whole, count)
+            end = start + len(written) + damaged
+            lost = end - max(start + whole, count)
             if lost > 0:
-                problems.append(_damaged(location, chunk, start + len(written) - lost, lost))
+                problems.append(_damaged(location, chunk, end - lost, lost))
             if start + whole > count:
                 records, count = written[count - start : whole], start + whole
-        _commit(location, recording, count, records)
-        _remove(location, spool, keep=bool(problems))
+        log = _Log(location, count)
+        _commit(location, recording, count, records, log)
+        problems += log.problems
+        _set_aside(location, spool, keep=bool(problems))
         return tuple(problems)
     finally:
         lock.release()
@@ -153,8 +159,28 @@ def _inner_chunks(
     return found
 
 
+class _Log:
+    """The extra data that were not committed, as far as they are whole."""
+
+    def __init__(self, location: Location, count: int) -> None:
+        self._location = location
+        self._count = count
+        self.problems: list[Problem] = []
+
+    def __call__(self) -> Iterator[Record]:
+        assert self._location.path is not None
+        try:
+            yield from read_log(self._location.name, self._location.path / EXTRA_KEY, self._count)
+        except CorruptChunkError as error:
+            self.problems = [Problem("extra-data-damaged", f"{error}, in {SET_ASIDE}")]
+
+
 def _commit(
-    location: Location, recording: ZarrRecording, count: int, records: list[JournalRecord]
+    location: Location,
+    recording: ZarrRecording,
+    count: int,
+    records: list[JournalRecord],
+    log: _Log,
 ) -> None:
     before = recording.frame_count
     added: dict[str, list[Any]] = {
@@ -167,9 +193,8 @@ def _commit(
         writer.extend(np.append(tail, np.array(added[name], dtype)))
         writer.write()
     extra: dict[str, Any] = dict(recording.extra)
-    if location.path is not None and location.exists(EXTRA_KEY):
-        lines = location.path / EXTRA_KEY
-        extra = write_extra(location, lambda: extra_lines(lines, count), durable=True)
+    if location.exists(EXTRA_KEY):
+        extra = write_extra(location, log, durable=True)
     for key, document in recording.documents(count, extra).items():
         location.write(key, document, durable=True)
 
@@ -192,15 +217,19 @@ def _damaged(location: Location, chunk: int, position: int, frames: int) -> Prob
     )
 
 
-def _remove(location: Location, spool: Path, *, keep: bool) -> None:
+def _set_aside(location: Location, spool: Path, *, keep: bool) -> None:
+    """Remove what has been committed; what has not is moved to a folder of its own."""
     assert location.path is not None
-    for unfinished in location.path.rglob(".new-*"):
-        unfinished.unlink()
-    if keep:
+    unfinished = [path for path in location.path.rglob(".new-*") if SET_ASIDE not in path.parts]
+    if keep or unfinished:
         target = location.path / SET_ASIDE
         target.mkdir(exist_ok=True)
-        number = len(list(target.iterdir()))
-        spool.rename(target / f"{number:03d}")
-    else:
-        location.delete(INFLIGHT)
+        folder = target / f"{len(list(target.iterdir())):03d}"
+        folder.mkdir()
+        for number, path in enumerate(unfinished):
+            path.rename(folder / f"{number}-{path.name.removeprefix('.')}")
+        if keep:
+            for path in spool.iterdir():
+                path.rename(folder / path.name)
+    location.delete(INFLIGHT)
     location.delete(BUSY)

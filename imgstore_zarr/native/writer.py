@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ import yaml
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError
-from imgstore_zarr.extra import dump_record
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.committer import Committer
-from imgstore_zarr.native.extra_columns import Record, check_field_names, write_extra
+from imgstore_zarr.native.extra_columns import check_field_names, write_extra
+from imgstore_zarr.native.extra_log import Record, encode_line, read_log
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
 from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, lock_path, write_all
 from imgstore_zarr.native.pipeline import Group, Pipeline
@@ -31,7 +29,7 @@ _log = logging.getLogger("imgstore_zarr")
 
 _EXTRA = "extra.jsonl"
 EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
-"""Extra data while they are being recorded: one JSON object a line."""
+"""Extra data while they are being recorded: one record a line."""
 
 
 class ZarrSink:
@@ -176,7 +174,7 @@ class ZarrSink:
     def add_extra(self, record: Record) -> None:
         """Append one record of extra data, as a line of JSON."""
         check_field_names(record)
-        line = dump_record(record).encode() + b"\n"
+        line = encode_line(record)
         try:
             if self._extra is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -256,7 +254,9 @@ class ZarrSink:
                 lines = self._spool / _EXTRA
                 count = self._committer.count
                 self._committer.extra = write_extra(
-                    self._location, lambda: extra_lines(lines, count), durable=self._durable
+                    self._location,
+                    lambda: read_log(self._location.name, lines, count),
+                    durable=self._durable,
                 )
                 self._committer.commit()
             shutil.rmtree(self._spool)
@@ -306,21 +306,3 @@ def _signpost(recording: ZarrRecording) -> bytes:
     }
     note = "# A Zarr v3 recording: the metadata that count are in zarr.json.\n"
     return (note + yaml.safe_dump(document, allow_unicode=True)).encode()
-
-
-def extra_lines(path: Path, frame_count: int) -> Iterator[Record]:
-    """Iterate over the records of some first frames, in a file of JSON lines."""
-    with path.open("rb") as file:
-        yield from (record for record in parse_lines(file) if record["frame_index"] < frame_count)
-
-
-def parse_lines(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Parse JSON lines, up to the first that is not whole."""
-    for line in lines:
-        if not line.endswith(b"\n"):
-            return
-        try:
-            record: Record = json.loads(line)
-        except ValueError:
-            return
-        yield record

@@ -1,0 +1,53 @@
+"""The log of extra data: one line a record, each with a checksum, until the recording is closed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.extra import dump_record
+from imgstore_zarr.native.codecs import checksum
+
+Record = dict[str, Any]
+
+_DIGITS = 8
+
+
+def encode_line(record: Record) -> bytes:
+    """Return a record as a line: its CRC-32C in eight hexadecimal digits, a space, JSON, a line feed."""
+    text = dump_record(record).encode()
+    return b"%08x %s\n" % (checksum(text), text)
+
+
+def decode_lines(name: str, lines: Iterable[bytes]) -> Iterator[Record]:
+    """Decode lines, up to a last one that is cut off.
+
+    Raises
+    ------
+    CorruptChunkError
+        A line is not as it was written. The name is that of the recording.
+    """
+    for number, line in enumerate(lines, 1):
+        text = line[_DIGITS + 1 : -1]
+        whole = line[: _DIGITS + 1] == b"%08x " % checksum(text)
+        ended = line.endswith(b"\n")
+        if not ended and not whole:
+            return
+        if not (ended and whole):
+            raise CorruptChunkError(
+                f"{name}: line {number} of the extra data that are not committed yet is damaged; "
+                "imgstore_zarr.repair(...) keeps the records before it, and the file"
+            )
+        record: Record = json.loads(text)
+        yield record
+
+
+def read_log(name: str, path: Path, frame_count: int) -> Iterator[Record]:
+    """Iterate over the records in a file that belong to some first frames; see `decode_lines`."""
+    with path.open("rb") as file:
+        yield from (
+            record for record in decode_lines(name, file) if record["frame_index"] < frame_count
+        )
