@@ -18,16 +18,9 @@ from imgstore_zarr.errors import (
     UnsupportedVersionError,
 )
 from imgstore_zarr.extra import ExtraData
-from imgstore_zarr.formats import (
-    create,
-    extract_only_frame,
-    get_supported_formats,
-    new_for_filename,
-    new_for_format,
-    open,
-    repair,
-)
+from imgstore_zarr.formats import create, get_supported_formats, open, repair
 from imgstore_zarr.frames import Frames, FrameSink, FrameSource, Window
+from imgstore_zarr.imgstore_names import extract_only_frame, new_for_filename, new_for_format
 from imgstore_zarr.index import ChunkSpan, FrameIndex
 from imgstore_zarr.layouts import Layout, Parts, Problem
 from imgstore_zarr.pixels import ensure_color, ensure_gray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import html
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +100,23 @@ class Described(ABC):
         """Where imgstore's saved index says that a chunk lies."""
         path = f"{self.filename}/{number:06d}"
         return f"{path}/index" if self.info.layout == "directory" else path
+
+    @abstractmethod
+    def _summary(self) -> dict[str, str]:
+        """What to show of the recording, by what it is called."""
+
+    def __repr__(self) -> str:
+        facts = "".join(f"\n  {name}: {value}" for name, value in self._summary().items())
+        return f"<{type(self).__name__} {self.filename}>{facts}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._summary().items()
+        )
+        kind, name = type(self).__name__, html.escape(self.filename)
+        return f"<b>{kind}</b> <code>{name}</code><table>{rows}</table>"
 
     @abstractmethod
     def close(self) -> None:

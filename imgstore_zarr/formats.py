@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import operator
 import os
 import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from imgstore_zarr.errors import (
-    FrameNotFoundError,
     ImgStoreError,
+    RecordingExistsError,
     RecordingNotFoundError,
     UnsupportedFormatError,
 )
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import ExtractsFrames, Layout, Repairs
+from imgstore_zarr.layouts import Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error, locate
@@ -31,7 +29,6 @@ from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
 
 _Store = TypeVar("_Store", bound=ImgStore)
-_Writer = TypeVar("_Writer", bound=ImgStoreWriter)
 
 ENTRY_POINTS = "imgstore_zarr.layouts"
 """The entry-point group by which a distribution adds a layout."""
@@ -163,10 +160,11 @@ def open(location: object, *, index: FrameIndex | None = None) -> ImgStore:
     RecordingAccessError
         It cannot be read.
     """
-    return _open(ImgStore, location, index)
+    return open_as(ImgStore, location, index)
 
 
-def _open(kind: type[_Store], location: object, index: FrameIndex | None) -> _Store:
+def open_as(kind: type[_Store], location: object, index: FrameIndex | None) -> _Store:
+    """Open a recording as a kind of `ImgStore`; see `open`."""
     if index is not None and not isinstance(index, FrameIndex):
         raise TypeError(f"index must be a FrameIndex, not {type(index).__name__}")
     place = locate(location)
@@ -179,6 +177,7 @@ def create(
     imgshape: tuple[int, ...],
     imgdtype: DTypeLike = np.uint8,
     *,
+    mode: Literal["x", "a"] = "x",
     chunksize: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     encoding: str | None = None,
@@ -186,13 +185,13 @@ def create(
     durable: bool = False,
     **options: Any,
 ) -> ImgStoreWriter:
-    """Begin a recording.
+    """Begin a recording, or go on with one.
 
     Parameters
     ----------
     location
-        Where: a path, a ``file://`` URL, or any ``zarr.abc.store.Store``. What is there must not be
-        a recording; directories above it are made.
+        Where: a path, a ``file://`` URL, or any ``zarr.abc.store.Store``. Directories above it are
+        made.
     format
         ``codec/container`` (``zstd/zarr``, ``avc1/mp4``, ...) or a name of imgstore (``npy``,
         ``png``, ...); `get_supported_formats` lists them.
@@ -200,6 +199,10 @@ def create(
         (y, x) or (y, x, channel) of every image; colour is BGR.
     imgdtype
         Of the pixels; integers and floats in Zarr formats, uint8 in video.
+    mode
+        ``"x"``: there must be no recording yet. ``"a"``: if there is one, it is repaired where that is
+        due, and what is added follows its last frame; format, shape, dtype, and everything else that
+        is given must be those of the recording. Zarr formats only.
     chunksize
         Frames in a chunk. By default, a Zarr chunk has about 64 MiB of pixels, a video chunk 10,000
         frames.
@@ -225,7 +228,10 @@ def create(
     Raises
     ------
     RecordingExistsError
-        The location already holds a recording; nothing is overwritten.
+        The location already holds a recording, or, in mode ``"a"``, one of another kind; nothing is
+        overwritten.
+    RecordingLockedError
+        Mode ``"a"``: another writer is at work.
     UnsupportedFormatError
         An unknown format or option, or a dtype or encoding that it cannot hold.
     InvalidMetadataError
@@ -233,7 +239,7 @@ def create(
     RecordingAccessError
         The location cannot be written to.
     """
-    layout, spec = _planned(
+    layout, spec = planned(
         format,
         imgshape,
         imgdtype,
@@ -244,10 +250,23 @@ def create(
         durable=durable,
         **options,
     )
-    return ImgStoreWriter(locate(location), layout, spec)
+    place = locate(location)
+    return ImgStoreWriter(place, layout, spec, append=_is_to_append(place, layout, mode))
 
 
-def _planned(
+def _is_to_append(location: Location, layout: Layout, mode: str) -> bool:
+    if mode not in ("x", "a"):
+        raise UnsupportedFormatError(f"mode {mode!r} is not known; give 'x' or 'a'")
+    there = [known for known in layouts() if mode == "a" and known.recognises(location)]
+    if there and there[0] != layout:
+        raise RecordingExistsError(
+            f"{location.name} holds a recording of the layout {there[0].name}, to which frames of the "
+            f"layout {layout.name} cannot be appended; choose another place"
+        )
+    return bool(there)
+
+
+def planned(
     format: str,
     imgshape: tuple[int, ...],
     imgdtype: DTypeLike,
@@ -259,6 +278,7 @@ def _planned(
     durable: bool = False,
     **options: Any,
 ) -> tuple[Layout, RecordingSpec]:
+    """Return the layout and the spec that the arguments of `create` ask for."""
     layout = next((layout for layout in layouts() if format in layout.formats), None)
     if layout is None:
         known = ", ".join(get_supported_formats())
@@ -310,169 +330,3 @@ def repair(location: object) -> Report:
         if told.isdisjoint({(problem.kind, problem.chunk), (problem.kind, None)})
     )
     return dataclasses.replace(report, problems=report.problems + lost)
-
-
-# The names of imgstore.
-
-_OLD_OPTIONS = frozenset({"seek", "gpu_id", "videosize"})
-
-
-def new_for_filename(
-    path: str | None,
-    *,
-    basedir: str | None = None,
-    mode: str = "r",
-    index: FrameIndex | None = None,
-    **old: Any,
-) -> ImgStore:
-    """Open a recording, as in imgstore; `open` does the same.
-
-    Parameters
-    ----------
-    path
-        The recording, or its ``metadata.yaml``.
-    basedir
-        The recording, in place of `path`.
-    mode
-        ``"r"``.
-    index
-        See `open`.
-    **old
-        ``seek``, ``gpu_id``, ``videosize``: they chose between ways to decode, of which there is one.
-    """
-    return open_as(ImgStore, path, basedir=basedir, mode=mode, index=index, **old)
-
-
-def open_as(
-    kind: type[_Store],
-    path: str | None,
-    *,
-    basedir: str | None = None,
-    mode: str = "r",
-    index: FrameIndex | None = None,
-    **old: Any,
-) -> _Store:
-    """Open a recording as a kind of `ImgStore`; see `new_for_filename`."""
-    if mode != "r":
-        raise UnsupportedFormatError(f"mode {mode!r}: recordings are written with create(...)")
-    if unknown := set(old) - _OLD_OPTIONS:
-        raise TypeError(f"new_for_filename has no argument {', '.join(sorted(unknown))}")
-    return _open(kind, _one_of(path, basedir), index)
-
-
-def new_for_format(
-    fmt: str,
-    path: str | None = None,
-    *,
-    basedir: str | None = None,
-    mode: str = "w",
-    imgshape: tuple[int, ...] = (),
-    imgdtype: DTypeLike = np.uint8,
-    format: str | None = None,
-    **options: Any,
-) -> ImgStoreWriter | ImgStore:
-    """Begin a recording, as in imgstore.
-
-    `create` does the same, but for extra data that JSON cannot hold: the writer that this returns
-    logs a warning, leaves the record out and goes on, so that no script ends while it records.
-
-    Parameters
-    ----------
-    fmt
-        The format.
-    path, basedir
-        Where; one of them.
-    mode
-        ``"w"``, or ``"r"`` to open a recording.
-    imgshape, imgdtype
-        See `create`.
-    format
-        If given, the same as `fmt`.
-    **options
-        Further arguments of `create`, or of `new_for_filename` to open.
-    """
-    if mode == "r":
-        return new_for_filename(path, basedir=basedir, **options)
-    return create_as(
-        ImgStoreWriter,
-        fmt,
-        path,
-        basedir=basedir,
-        mode=mode,
-        imgshape=imgshape,
-        imgdtype=imgdtype,
-        format=format,
-        **options,
-    )
-
-
-def create_as(
-    kind: type[_Writer],
-    fmt: str,
-    path: str | None = None,
-    *,
-    basedir: str | None = None,
-    mode: str = "w",
-    imgshape: tuple[int, ...] = (),
-    imgdtype: DTypeLike = np.uint8,
-    format: str | None = None,
-    **options: Any,
-) -> _Writer:
-    """Begin a recording as a kind of `ImgStoreWriter`; see `new_for_format`."""
-    if mode != "w":
-        raise UnsupportedFormatError(f"mode {mode!r} is not supported; 'r' and 'w' are")
-    if format not in (None, fmt):
-        raise UnsupportedFormatError(f"two formats, {fmt!r} and {format!r}, were given")
-    kept = {name: value for name, value in options.items() if name not in _OLD_OPTIONS}
-    layout, spec = _planned(fmt, imgshape, imgdtype, **kept)
-    return kind(locate(_one_of(path, basedir)), layout, spec, bad_extra="log")
-
-
-def extract_only_frame(path: str | os.PathLike[str], frame_index: int) -> NDArray[Any]:
-    """Read one stored image by its position, without reading the whole index.
-
-    Pixels are not decoded from the encoding; those of video are BGR, as in imgstore.
-
-    Parameters
-    ----------
-    path
-        The recording.
-    frame_index
-        The position.
-
-    Returns
-    -------
-    ndarray
-        (y, x) or (y, x, channel).
-
-    Raises
-    ------
-    FrameNotFoundError
-        There is no such position.
-    """
-    place = locate(_one_of(path, None))
-    layout = find_layout(place)
-    if not isinstance(layout, ExtractsFrames):
-        with ImgStore(place, layout) as store:
-            store.disable_decoding()
-            return store.get_image(frame_index=frame_index)[0]
-    try:
-        position = operator.index(frame_index)
-    except TypeError as error:
-        raise FrameNotFoundError(
-            f"{place.name}: {frame_index!r} is no position; give an integer"
-        ) from error
-    image = layout.extract(place, position) if position >= 0 else None
-    if image is None:
-        raise FrameNotFoundError(f"{place.name}: there is no position {position}")
-    return image
-
-
-def _one_of(path: str | os.PathLike[str] | None, basedir: str | None) -> str:
-    if path and basedir:
-        raise UnsupportedFormatError("path and basedir are the same thing: give one of them")
-    if basedir and Path(basedir).name in METADATA_FILES:
-        raise UnsupportedFormatError(f"basedir is the directory of a recording, not {basedir}")
-    if not path and not basedir:
-        raise RecordingNotFoundError("give the path of a recording")
-    return os.fspath(path or basedir or "")

@@ -289,6 +289,13 @@ class FrameIndex:
         """Return a copy with other frame numbers."""
         return FrameIndex(frame_number, self._time, self._starts, self._chunk_numbers)
 
+    def numbered_from_zero(self) -> Int64s | None:
+        """Return the numbers, those before the one frame 0 as -n .. -1; None if it is not one."""
+        zeros = np.flatnonzero(self._number == 0)
+        if len(zeros) != 1:
+            return None
+        return np.concatenate([np.arange(-zeros[0], 0), self._number[zeros[0] :]])
+
 
 def _column(values: ArrayLike, dtype: type[_Scalar], name: str) -> NDArray[_Scalar]:
     array = np.asarray(values)

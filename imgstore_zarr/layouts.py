@@ -104,6 +104,39 @@ class Layout(Protocol):
 
 
 @runtime_checkable
+class Appends(Protocol):
+    """A layout whose recordings can be written to again (``create(..., mode="a")``)."""
+
+    def append(self, location: Location, spec: RecordingSpec) -> tuple[FrameSink, Parts]:
+        """Go on with a recording, after a repair if one is due.
+
+        Returns
+        -------
+        FrameSink
+            Takes the frames that follow.
+        Parts
+            The recording as it is so far.
+
+        Raises
+        ------
+        RecordingExistsError
+            The recording is of another kind than the spec.
+        RecordingLockedError
+            A writer is at work.
+        """
+        ...
+
+
+@runtime_checkable
+class Refreshes(Protocol):
+    """A layout that can tell what was added since a recording was opened, without opening it anew."""
+
+    def refresh(self, location: Location, parts: Parts) -> Parts:
+        """Return the recording as it is now; what is in `parts` stays as it is."""
+        ...
+
+
+@runtime_checkable
 class Renumbers(Protocol):
     """A layout whose recordings can be given other frame numbers (`ImgStore.reindex`)."""
 
@@ -137,3 +170,10 @@ class Repairs(Protocol):
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Bring every whole frame back; return what could not be."""
         ...
+
+
+def refreshed(layout: Layout, location: Location, parts: Parts) -> Parts:
+    """Return a recording as it is now, by what its layout does fastest."""
+    if isinstance(layout, Refreshes):
+        return layout.refresh(location, parts)
+    return layout.open(location)

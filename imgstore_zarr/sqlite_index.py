@@ -15,9 +15,11 @@ from imgstore_zarr.errors import (
     InvalidMetadataError,
     RecordingAccessError,
     RecordingNotFoundError,
+    UnsupportedFormatError,
     UnsupportedVersionError,
 )
 from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.storage import Location
 
 INDEX_FILE = ".index.sqlite"
 INDEX_VERSION = "1"
@@ -31,6 +33,21 @@ CREATE TABLE index_information (name TEXT, value TEXT);
 CREATE TABLE summary (name TEXT, value REAL);
 CREATE INDEX chunk_index ON frames (chunk, frame_idx);
 """
+
+
+def index_file(location: Location, path: str | Path | None = None) -> Path:
+    """Return where the index of a recording is saved: the path, or a file in the recording.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        The recording is in no directory, and no path is given.
+    """
+    if path:
+        return Path(path)
+    if location.path is None:
+        raise UnsupportedFormatError(f"{location.name} is in no directory; give a path")
+    return location.path / INDEX_FILE
 
 
 def save_sqlite(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import operator
 from collections.abc import Iterator, Sequence
@@ -24,16 +23,15 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Layout, Parts, Renumbers
+from imgstore_zarr.layouts import Layout, Parts, Renumbers, refreshed
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import Report, inspected_report
-from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
+from imgstore_zarr.sqlite_index import index_file, save_sqlite
 from imgstore_zarr.storage import Location
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-
 
 _log = logging.getLogger("imgstore_zarr")
 
@@ -73,7 +71,7 @@ class ImgStore(Described):
         self._cursor = -1
         self.frame_number: int | float = NAN
         self.frame_time = NAN
-        # What cannot be opened must say so now; after unpickling it opens when used.
+        # After unpickling it opens when it is used.
         self._parts: Parts = layout.open(location, index)
         if problems := self._parts.problems:
             _log.warning(
@@ -392,17 +390,14 @@ class ImgStore(Described):
         )
 
     def to_datatree(self) -> xr.DataTree:
-        """Return the images at the root of a tree, and the extra data as its group ``extra``.
-
-        A ``/`` in the name of a field becomes ``_``, since xarray takes it for a path.
-        """
+        """Return the images, and extra data as the group ``extra``; a ``/`` in names becomes ``_``."""
         return to_datatree(self.to_xarray(), self.get_extra_data())
 
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
 
-        Every file is looked into, in some milliseconds for one of video, by one small read for a chunk
-        of the Zarr layout. Damage within pixels shows when they are read.
+        Every file is looked into, with one small read for a chunk of the Zarr layout. Damage within
+        pixels shows when they are read, or by `verify`.
         """
         return inspected_report(self._layout, self._location, self._parts)
 
@@ -418,12 +413,9 @@ class ImgStore(Described):
         InvalidMetadataError
             The store was opened with another index than the recording has; nothing is changed.
         """
-        number = self.index.frame_number
-        zeros = np.flatnonzero(number == 0)
-        if len(zeros) != 1:
-            raise FrameNotFoundError(
-                f"{self.filename}: {len(zeros)} frames have the number 0; reindex needs exactly one"
-            )
+        renumbered = self.index.numbered_from_zero()
+        if renumbered is None:
+            raise FrameNotFoundError(f"{self.filename}: not exactly one frame has the number 0")
         if not isinstance(self._layout, Renumbers):
             raise UnsupportedFormatError(
                 f"{self.filename}: recordings of the layout {self._layout.name} cannot be renumbered"
@@ -433,11 +425,36 @@ class ImgStore(Described):
                 f"{self.filename}: the index that was given is not the one of the recording; open "
                 "it without one to renumber"
             )
-        renumbered = np.concatenate([np.arange(-zeros[0], 0), number[zeros[0] :]])
         self._layout.renumber(self._location, self.index, renumbered)
-        self._parts.frames.close()
         self._given_index = None
-        self._parts = self._layout.open(self._location)
+        self._replace(self._layout.open(self._location))
+
+    def refresh(self) -> int:
+        """See what a writer has added since the recording was opened, or refreshed.
+
+        `frames`, DataArrays and the index that were taken before stay as they were.
+
+        Returns
+        -------
+        int
+            How many frames were added; negative where frames were thrown away.
+
+        Raises
+        ------
+        InvalidMetadataError
+            The store was opened with an index of its own, which cannot grow.
+        """
+        if self._given_index is not None:
+            raise InvalidMetadataError(
+                f"{self.filename} was opened with an index, which cannot grow; open it without one"
+            )
+        before = len(self)
+        self._replace(refreshed(self._layout, self._location, self._parts))
+        return len(self) - before
+
+    def _replace(self, parts: Parts) -> None:
+        self._parts.frames.close()
+        self._parts = parts
         self.__dict__.pop("_source", None)
 
     def save_index(self, path: str | Path | None = None) -> None:
@@ -455,12 +472,7 @@ class ImgStore(Described):
         RecordingAccessError
             The file cannot be written.
         """
-        root = self._location.path
-        if path is None and root is None:
-            raise UnsupportedFormatError(f"{self.filename} is in no directory; give a path")
-        save_sqlite(
-            self.index, Path(path) if path else Path(str(root), INDEX_FILE), self._chunk_path
-        )
+        save_sqlite(self.index, index_file(self._location, path), self._chunk_path)
 
     def close(self, save_index: bool = False) -> None:
         """Release every handle.
@@ -484,15 +496,3 @@ class ImgStore(Described):
             "duration": f"{self.duration:.3f} s",
             "created": self.info.created.isoformat(timespec="seconds"),
         }
-
-    def __repr__(self) -> str:
-        facts = "".join(f"\n  {name}: {value}" for name, value in self._summary().items())
-        return f"<ImgStore {self.filename}>{facts}"
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._summary().items()
-        )
-        return f"<b>ImgStore</b> <code>{html.escape(self.filename)}</code><table>{rows}</table>"

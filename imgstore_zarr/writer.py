@@ -21,14 +21,23 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
-from imgstore_zarr.frames import InsertsChunks
-from imgstore_zarr.layouts import Layout
+from imgstore_zarr.frames import FrameSink, InsertsChunks
+from imgstore_zarr.layouts import Appends, Layout, Parts
 from imgstore_zarr.pixels import Conversion, ensure_color, is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.sqlite_index import INDEX_FILE, save_sqlite
+from imgstore_zarr.sqlite_index import index_file, save_sqlite
 from imgstore_zarr.storage import Location
 
 _log = logging.getLogger("imgstore_zarr")
+
+
+def _appending(layout: Layout, location: Location, spec: RecordingSpec) -> tuple[FrameSink, Parts]:
+    if not isinstance(layout, Appends):
+        raise UnsupportedFormatError(
+            f"{location.name}: frames cannot be appended to recordings of the layout {layout.name}; "
+            "make another recording"
+        )
+    return layout.append(location, spec)
 
 
 class ImgStoreWriter(Described):
@@ -48,6 +57,8 @@ class ImgStoreWriter(Described):
     bad_extra
         What `add_extra_data` does with a record that cannot be stored: ``"raise"``, or ``"log"`` and
         go on, as imgstore does.
+    append
+        Whether to go on with the recording that is there.
 
     Attributes
     ----------
@@ -65,12 +76,18 @@ class ImgStoreWriter(Described):
         layout: Layout,
         spec: RecordingSpec,
         bad_extra: Literal["raise", "log"] = "raise",
+        append: bool = False,
     ) -> None:
         self._location = location
         self._layout = layout
         self._bad_extra = bad_extra
         self._imgshape = spec.imgshape
-        self._sink = layout.create(location, spec)
+        self._sink: FrameSink
+        so_far: Parts | None = None
+        if append:
+            self._sink, so_far = _appending(layout, location, spec)
+        else:
+            self._sink = layout.create(location, spec)
         # Formats like png+color and pgm store something else than they are given.
         stored = self._sink.info
         encoding = spec.encoding if stored.encoding is None else None
@@ -80,6 +97,8 @@ class ImgStoreWriter(Described):
         self._sizes = {spec.imgshape[:2]} | ({even} & {stored.stored_shape[:2]})
         self._closed = False
         self._reset()
+        if so_far is not None:
+            self._note_all(so_far)
 
     def _reset(self) -> None:
         self._count = 0
@@ -89,6 +108,15 @@ class ImgStoreWriter(Described):
         self.frame_min: int | float = NAN
         self.frame_max: int | float = NAN
         self._first_time = NAN
+
+    def _note_all(self, parts: Parts) -> None:
+        numbers, times = parts.index.frame_number, parts.index.frame_time
+        self._has_extra = parts.extra.exists()
+        self._count = len(numbers)
+        if self._count:
+            self.frame_min, self.frame_max = int(numbers.min()), int(numbers.max())
+            self._first_time = float(times[0])
+            self.frame_number, self.frame_time = int(numbers[-1]), float(times[-1])
 
     @property
     def info(self) -> RecordingInfo:
@@ -329,13 +357,9 @@ class ImgStoreWriter(Described):
         self._closed = True
         self._sink.close()
         if save_index:
-            root = self._location.path
-            if root is None:
-                raise ImgStoreError(f"{self.filename} is in no directory, so its index has no file")
-            save_sqlite(
-                self._layout.open(self._location).index, root / INDEX_FILE, self._chunk_path
-            )
+            file = index_file(self._location)
+            save_sqlite(self._layout.open(self._location).index, file, self._chunk_path)
 
-    def __repr__(self) -> str:
+    def _summary(self) -> dict[str, str]:
         state = "closed" if self._closed else "open"
-        return f"<ImgStoreWriter {self.filename}, {self.format}, {self._count} frames, {state}>"
+        return {"format": self.format, "frames": f"{self._count}, {state}"}

@@ -38,6 +38,7 @@ FLOORS = {
     "store": 4,
     "writer": 4,
     "formats": 4,
+    "imgstore_names": 4,
     "xarray_engine": 5,
     "align": 5,
     "convert": 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -80,7 +81,9 @@ def test_extra_data_that_stay_damaged_are_told_once(tmp_path: Path, format: str)
     root = make(tmp_path / "recording", format)
     (extra,) = [*root.rglob("000001*.extra.json"), *root.glob("000001/*.extra.json")]
     extra.write_text("{}")
-    (root / ".lock").write_text("imgstore-zarr\n")  # of a writer that was killed
+    # Of a writer that was killed.
+    killed = {"host": "elsewhere.invalid", "pid": 1, "started": None, "since": "2026-01-01"}
+    (root / ".lock").write_text(json.dumps(killed))
     assert [problem.kind for problem in imgstore_zarr.repair(root).problems] == [
         "extra-data-damaged"
     ]

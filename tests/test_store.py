@@ -509,7 +509,7 @@ def test_reindex(record: Record) -> None:
 def test_reindex_needs_exactly_one_zero(record: Record, numbers: list[int]) -> None:
     path = record(IMAGES[:3], frame_number=numbers)
     store = imgstore_zarr.open(path)
-    with pytest.raises(ValueError, match=f"{numbers.count(0)} frames have the number 0"):
+    with pytest.raises(ValueError, match="not exactly one frame has the number 0"):
         store.reindex()
     assert store.get_frame_metadata()["frame_number"] == numbers
     assert imgstore_zarr.open(path).get_frame_metadata()["frame_number"] == numbers
@@ -720,10 +720,10 @@ def test_what_a_writer_says_of_itself(tmp_path: Path) -> None:
         assert writer.chunks == list(range((i + 1) // 4))
     assert writer.filename == str(path)
     assert writer.full_path == str(path / "metadata.yaml")
-    assert "11 frames, open" in repr(writer)
+    assert "frames: 11, open" in repr(writer)
     writer.close()
     writer.close()
-    assert "11 frames, closed" in repr(writer)
+    assert "frames: 11, closed" in repr(writer)
     np.testing.assert_array_equal(imgstore_zarr.open(path).frames[...], IMAGES)
 
 

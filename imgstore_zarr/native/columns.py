@@ -59,11 +59,13 @@ class ColumnWriter:
 
     @classmethod
     def resumed(
-        cls, location: Location, name: str, dtype: np.dtype[Any], unchanged: int
+        cls, location: Location, name: str, dtype: np.dtype[Any], count: int, *, durable: bool
     ) -> ColumnWriter:
-        """Return a writer that goes on at the start of the chunk of the first changed value."""
-        writer = cls(location, name, dtype, durable=True)
-        writer._count = writer._written = unchanged - unchanged % len(writer._tail)
+        """Return a writer that goes on after the values that are there already."""
+        writer = cls(location, name, dtype, durable=durable)
+        writer._count = writer._written = count - count % len(writer._tail)
+        writer.extend(read_column(location, name, count, dtype, start=writer._count))
+        writer._written = count
         return writer
 
     @property

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.native.columns import ColumnWriter
-from imgstore_zarr.native.metadata import COLUMNS, ZarrRecording
+from imgstore_zarr.native.metadata import ZarrRecording
 from imgstore_zarr.native.open_chunk import OpenChunk
 from imgstore_zarr.native.pipeline import Encoded, Group
+from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.storage import Location
 
 
@@ -55,8 +57,45 @@ class Committer:
         self._chunk: OpenChunk | None = None
         self._columns = {
             name: ColumnWriter(self._location, name, dtype, durable=self._durable)
-            for name, dtype in COLUMNS.items()
+            for name, dtype in self._recording.columns.items()
         }
+
+    def resume(self, index: FrameIndex, frames: ZarrFrames) -> Group | None:
+        """Go on after the frames that are there; the last chunk, if it is not full, is opened again.
+
+        Parameters
+        ----------
+        index, frames
+            Of the recording.
+
+        Returns
+        -------
+        Group or None
+            The last frames, where they do not fill their inner chunks.
+        """
+        geometry, count = self._recording.geometry, len(index)
+        self._columns = {
+            name: ColumnWriter.resumed(
+                self._location, name, column.dtype, count, durable=self._durable
+            )
+            for name, column in self._columns.items()
+        }
+        self._committed = count
+        chunk, left = divmod(count, geometry.chunksize)
+        self._count = count - left
+        columns = index.frame_number[self._count :], index.frame_time[self._count :]
+        metadata = [*zip(*(column.tolist() for column in columns), strict=True)]
+        size = geometry.group_frames
+        encoded = frames.iter_encoded(chunk, left // size)
+        for number, inner_chunks in enumerate(encoded):
+            group = Group(geometry.new_group(), metadata[number * size : (number + 1) * size])
+            group.encoded = [[data] for data in inner_chunks]
+            self.append(group)
+        if not left % size:
+            return None
+        pending = Group(geometry.new_group(), metadata[left - left % size :])
+        frames.read(np.arange(count - len(pending), count), out=pending.filled)
+        return pending
 
     @property
     def count(self) -> int:
@@ -81,9 +120,9 @@ class Committer:
 
     def _note(self, group: Group) -> None:
         """Add to the coordinates what they do not have yet; a flush or a failed call came before."""
-        for values, column in zip(
-            zip(*group.metadata, strict=True), self._columns.values(), strict=True
-        ):
+        numbers, times = zip(*group.metadata, strict=True)
+        for name, column in self._columns.items():
+            values = times if name == "frame_time" else numbers
             column.extend(np.array(values[column.count - self._count :], column.dtype))
 
     def finish_chunk(self) -> None:
@@ -115,6 +154,12 @@ class Committer:
         """Make what has been published count: coordinates, shapes, commit record."""
         self._commit(self._count)
 
+    def drop_extra(self) -> None:
+        """Remove the columns of the extra data; their records are in the log again."""
+        self.extra = {}
+        self._commit(self._committed)
+        self._location.delete("extra")
+
     def _commit(self, count: int) -> None:
         for column in self._columns.values():
             column.write()
@@ -129,7 +174,7 @@ class Committer:
         self._begin()
         # First the commit record: from then on nobody looks at what is deleted.
         self.commit()
-        for key in ("image/c", *(f"{name}/c" for name in COLUMNS)):
+        for key in ("image/c", *(f"{name}/c" for name in self._columns)):
             self._location.delete(key)
 
     def release(self) -> None:

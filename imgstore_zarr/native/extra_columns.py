@@ -224,6 +224,29 @@ def read_extra(
     return columns
 
 
+def iter_records(
+    location: Location, documents: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Record]:
+    """Iterate over the records that columns of extra data were made of."""
+    columns = read_extra(location, documents)
+    count = min(map(len, columns.values()), default=0)
+    for start in range(0, count, _BLOCK):
+        blocks = {
+            name: values[start : start + _BLOCK]
+            if isinstance(values, list)
+            else values[start : start + _BLOCK].tolist()
+            for name, values in columns.items()
+        }
+        for i in range(min(_BLOCK, count - start)):
+            record = {name: values[i] for name, values in blocks.items()}
+            # A field that is not there has no text; numbers are NaN then, which they stay.
+            yield {
+                name: value
+                for name, value in record.items()
+                if not (value is np.nan and isinstance(columns[name], list))
+            }
+
+
 def _parse_texts(location: Location, name: str, values: NDArray[np.uint8]) -> Iterator[Any]:
     for row, text in enumerate(values):
         data = text.tobytes().rstrip(b"\0")

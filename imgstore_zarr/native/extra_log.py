@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,16 @@ def read_log(name: str, path: Path, frame_count: int) -> Iterator[Record]:
         yield from (
             record for record in decode_lines(name, file) if record["frame_index"] < frame_count
         )
+
+
+def write_log(path: Path, records: Iterable[Record], *, durable: bool) -> int:
+    """Write a log, which is there all at once; return its size."""
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
+        file.writelines(map(encode_line, records))
+        size = file.tell()
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    new.replace(path)
+    return size

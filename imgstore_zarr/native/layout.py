@@ -14,6 +14,7 @@ from imgstore_zarr.errors import (
     CorruptChunkError,
     ImgStoreError,
     InvalidMetadataError,
+    RecordingExistsError,
     RecordingLockedError,
     UnsupportedFormatError,
 )
@@ -25,6 +26,7 @@ from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_log import Record, decode_lines
 from imgstore_zarr.native.inspection import inspect_shards
 from imgstore_zarr.native.metadata import (
+    COLUMN_CHUNK,
     COLUMNS,
     GROUP_KEY,
     ORIGINAL_NUMBERS,
@@ -138,39 +140,33 @@ class ZarrLayout:
         recording = _read_recording(location)
         count = recording.frame_count
         if index is None:
-            columns = {
-                name: read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()
-            }
-            starts = np.arange(0, max(count, 1), recording.geometry.chunksize, dtype=np.int64)
-            index = FrameIndex(columns["frame_number"], columns["frame_time"], starts)
+            columns = [read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()]
+            index = _index(recording, *columns)
         elif len(index) != count:
             raise InvalidMetadataError(
                 f"{location.name}: the index that was given has {len(index)} frames, the recording "
                 f"{count}; save it again"
             )
-        problems = tuple(
-            Problem(
-                "metadata-changed",
-                f"{location.name}: {part} in zarr.json is not as it was written: another program edited "
-                "it, or it is damaged; compare it with a backup",
-            )
-            for part in recording.changed
-        )
-        if location.exists(INFLIGHT):
-            problems += (
-                Problem(
-                    "repair-due",
-                    f"{location.name}: a writer is at work, or was interrupted; if none is, "
-                    "imgstore_zarr.repair(...) brings back what it had not yet committed",
-                ),
-            )
-        return Parts(
-            recording.info,
-            index,
-            ZarrFrames(location, recording.geometry, count),
-            ZarrExtra(location, recording),
-            problems,
-        )
+        return _parts(location, recording, index)
+
+    def refresh(self, location: Location, parts: Parts) -> Parts:
+        """Read the coordinates that were added; see `Refreshes`."""
+        recording, extra = _read_recording(location), parts.extra
+        before, count = len(parts.index), recording.frame_count
+        same = isinstance(extra, ZarrExtra) and extra.recording.keeps_frames_of(recording)
+        # Values of the last chunk are read again: they tell whether the frames are still the same.
+        start = before - before % COLUMN_CHUNK
+        columns = []
+        old = parts.index.frame_number, parts.index.frame_time
+        for known, (name, dtype) in zip(old, COLUMNS.items(), strict=True):
+            if not same or count < before:
+                return self.open(location)
+            tail = read_column(location, name, count, dtype, start=start)
+            if not np.array_equal(tail[: before - start], known[start:], equal_nan=True):
+                return self.open(location)
+            columns.append(np.concatenate([known, tail[before - start :]]))
+        index = _index(recording, *columns) if count > before else parts.index
+        return _parts(location, recording, index)
 
     def extract(self, location: Location, position: int) -> NDArray[Any] | None:
         """Return one stored image; see `ExtractsFrames`."""
@@ -190,12 +186,15 @@ class ZarrLayout:
 
     def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
         """Begin a recording; see `Layout.create`."""
-        if spec.options:
-            raise UnsupportedFormatError(
-                f"the format {spec.requested_format!r} has no option {', '.join(spec.options)}"
-            )
-        recording = from_spec(location.name, spec, _stored_shape(spec))
-        return ZarrSink(location, recording, durable=spec.durable)
+        return ZarrSink.create(location, _planned(location, spec), durable=spec.durable)
+
+    def append(self, location: Location, spec: RecordingSpec) -> tuple[ZarrSink, Parts]:
+        """Go on with a recording; see `Appends`."""
+        repair(location)
+        recording, parts = _read_recording(location), self.open(location)
+        _check_same(recording, _planned(location, spec), spec)
+        sink = ZarrSink.resume(location, recording, parts.index, durable=spec.durable)
+        return sink, parts
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Commit what an interrupted writer left; see `Repairs`."""
@@ -236,6 +235,69 @@ def _read_recording(location: Location) -> ZarrRecording:
     except OSError as error:
         raise access_error(location, "reading", error) from error
     return parse(location.name, text)
+
+
+def _index(
+    recording: ZarrRecording, frame_number: NDArray[Any], frame_time: NDArray[Any]
+) -> FrameIndex:
+    starts = np.arange(0, max(len(frame_number), 1), recording.geometry.chunksize, dtype=np.int64)
+    return FrameIndex(frame_number, frame_time, starts)
+
+
+def _parts(location: Location, recording: ZarrRecording, index: FrameIndex) -> Parts:
+    problems = [
+        Problem(
+            "metadata-changed",
+            f"{location.name}: {part} in zarr.json is not as it was written: another program edited "
+            "it, or it is damaged; compare it with a backup",
+        )
+        for part in recording.changed
+    ]
+    if location.exists(INFLIGHT):
+        problems.append(
+            Problem(
+                "repair-due",
+                f"{location.name}: a writer is at work, or was interrupted; if none is, "
+                "imgstore_zarr.repair(...) brings back what it had not yet committed",
+            )
+        )
+    return Parts(
+        recording.info,
+        index,
+        ZarrFrames(location, recording.geometry, len(index)),
+        ZarrExtra(location, recording),
+        tuple(problems),
+    )
+
+
+def _planned(location: Location, spec: RecordingSpec) -> ZarrRecording:
+    if spec.options:
+        raise UnsupportedFormatError(
+            f"the format {spec.requested_format!r} has no option {', '.join(spec.options)}"
+        )
+    return from_spec(location.name, spec, _stored_shape(spec))
+
+
+def _check_same(recording: ZarrRecording, planned: ZarrRecording, spec: RecordingSpec) -> None:
+    """Refuse to append what is not of the kind that a recording holds, as far as that was asked."""
+    there, asked = recording.info, planned.info
+    facts = {
+        "format": (there.format, asked.format),
+        "imgshape": (there.imgshape, asked.imgshape),
+        "imgdtype": (there.imgdtype, asked.imgdtype),
+        "encoding": (there.encoding, asked.encoding),
+        "stored shape": (there.stored_shape, asked.stored_shape),
+        "chunksize": (there.chunksize, spec.chunksize),
+        "inner_chunks": (recording.geometry.inner_shape, spec.inner_chunks),
+        "metadata": (there.user_metadata, asked.user_metadata or None),
+    }
+    optional = ("chunksize", "inner_chunks", "metadata")
+    for name, (one, other) in facts.items():
+        if one != other and not (other is None and name in optional):
+            raise RecordingExistsError(
+                f"{there.name} has the {name} {one}, so that frames of {other} cannot be appended; give "
+                "the same, or record them elsewhere"
+            )
 
 
 def _stored_shape(spec: RecordingSpec) -> tuple[int, ...]:

@@ -165,6 +165,20 @@ class ZarrRecording:
     renumbered: bool = False
     changed: tuple[str, ...] = ()
 
+    def keeps_frames_of(self, later: ZarrRecording) -> bool:
+        """Whether what is known of the frames here is still true of them."""
+        return (self.info.uuid, self.geometry, self.renumbered) == (
+            later.info.uuid,
+            later.geometry,
+            later.renumbered,
+        )
+
+    @property
+    def columns(self) -> Mapping[str, np.dtype[Any]]:
+        """The coordinates that have a value per frame."""
+        kept = {ORIGINAL_NUMBERS: COLUMNS["frame_number"]} if self.renumbered else {}
+        return {**COLUMNS, **kept}
+
     def documents(self, frame_count: int, extra: Mapping[str, Any]) -> dict[str, bytes]:
         """Return every ``zarr.json``, the group's (the commit record) last.
 
@@ -186,11 +200,9 @@ class ZarrRecording:
                 dimension_names=("frame", "y", "x", *channel),
             )
         }
-        for name, dtype in COLUMNS.items():
+        for name, dtype in self.columns.items():
             units = {"units": "s"} if name == "frame_time" else {}
             nodes[name] = column_metadata(frame_count, dtype, "frame", units)
-        if self.renumbered:
-            nodes[ORIGINAL_NUMBERS] = column_metadata(frame_count, COLUMNS["frame_number"], "frame")
         if extra:
             nodes["extra"] = group_metadata({})
             nodes |= {f"extra/{name}": dict(document) for name, document in extra.items()}

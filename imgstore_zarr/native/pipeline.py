@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.cores import CORES
@@ -107,8 +106,7 @@ class Pipeline:
                 self._change.wait()
             if self._buffers:
                 return Group(self._buffers.pop())
-        geometry = self._geometry
-        return Group(np.empty((geometry.group_frames, *geometry.image_shape), geometry.dtype))
+        return Group(self._geometry.new_group())
 
     def put(self, group: Group) -> None:
         """Have a group encoded and stored, behind those that were put before."""

@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,9 @@ class ZarrFrames:
     def shape(self) -> tuple[int, ...]:
         """(frame, y, x) or (frame, y, x, channel)."""
         return (self._count, *self._geometry.image_shape)
+
+    def __len__(self) -> int:
+        return self._count
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -167,6 +171,21 @@ class ZarrFrames:
                 target.append(slice(low - offset, high - offset))
             part: tuple[Any, ...] = (inside, *source)
             out[(slice(None), *target)] = pixels[part]
+
+    def iter_encoded(self, chunk: int, groups: int) -> Iterator[list[Bytes]]:
+        """Iterate over the first groups of a chunk: their inner chunks as they lie there, checked."""
+        geometry = self._geometry
+        for group in range(groups):
+            position = chunk * geometry.chunksize + group * geometry.group_frames
+            first = group * geometry.tiles
+            entries = self._entries(chunk, position, first, first + geometry.tiles)
+            encoded = self._encoded(chunk, position, entries, 0)
+            for data in encoded:
+                try:
+                    verify(data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:])
+                except DecodeError as error:
+                    raise self._corrupt(chunk, position, str(error)) from error
+            yield encoded
 
     def _entries(self, chunk: int, position: int, start: int, stop: int) -> ShardEntries:
         """Index entries of some inner chunks, all of which must be there."""

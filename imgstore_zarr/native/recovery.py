@@ -15,11 +15,11 @@ from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
-from imgstore_zarr.native.columns import ColumnWriter, read_column
+from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.extra_log import Record, read_log
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
-from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ZarrRecording, parse
+from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
     BUSY,
     INFLIGHT,
@@ -183,14 +183,11 @@ def _commit(
     log: _Log,
 ) -> None:
     before = recording.frame_count
-    added: dict[str, list[Any]] = {
-        "frame_number": [record.frame_number for record in records],
-        "frame_time": [record.frame_time for record in records],
-    }
-    for name, dtype in COLUMNS.items() if records else ():
-        writer = ColumnWriter.resumed(location, name, dtype, before)
-        tail = read_column(location, name, before, dtype, start=writer.count)
-        writer.extend(np.append(tail, np.array(added[name], dtype)))
+    for name, dtype in recording.columns.items() if records else ():
+        time = name == "frame_time"
+        added = [record.frame_time if time else record.frame_number for record in records]
+        writer = ColumnWriter.resumed(location, name, dtype, before, durable=True)
+        writer.extend(np.array(added, dtype))
         writer.write()
     extra: dict[str, Any] = dict(recording.extra)
     if location.exists(EXTRA_KEY):
@@ -203,7 +200,7 @@ def rewrite_column(
     location: Location, name: str, dtype: np.dtype[Any], values: NDArray[Any]
 ) -> None:
     """Write a column anew, chunk by chunk."""
-    writer = ColumnWriter.resumed(location, name, dtype, 0)
+    writer = ColumnWriter(location, name, dtype, durable=True)
     writer.extend(values)
     writer.write()
 

@@ -158,6 +158,10 @@ class ShardGeometry:
             ):
                 yield Tile(number, slices)
 
+    def new_group(self) -> NDArray[Any]:
+        """Return memory for the frames of one group: (group_frames, y, x[, channel])."""
+        return np.empty((self.group_frames, *self.image_shape), self.dtype)
+
     def encode_group(self, frames: NDArray[Any]) -> list[Sequence[Bytes | bytes]]:
         """Encode the frames of one group.
 

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import yaml
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError
+from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.committer import Committer
-from imgstore_zarr.native.extra_columns import check_field_names, write_extra
-from imgstore_zarr.native.extra_log import Record, encode_line, read_log
+from imgstore_zarr.native.extra_columns import check_field_names, iter_records, write_extra
+from imgstore_zarr.native.extra_log import Record, encode_line, read_log, write_log
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
 from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, lock_path, write_all
 from imgstore_zarr.native.pipeline import Group, Pipeline
+from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import counted
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
@@ -32,15 +35,18 @@ EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
 """Extra data while they are being recorded: one record a line."""
 
 
+_MEMBERS = ("image", *COLUMNS)
+
+
 class ZarrSink:
-    """The writer of the Zarr layout.
+    """The writer of the Zarr layout; `create` and `resume` make one.
 
     Parameters
     ----------
     location
-        Where the recording is made; nothing may be there that is a recording.
+        Where the recording lies.
     recording
-        What it will be; no frames yet.
+        What its ``zarr.json`` says, or will say.
     durable
         Whether what is flushed must also survive power loss.
 
@@ -53,7 +59,6 @@ class ZarrSink:
     """
 
     def __init__(self, location: Location, recording: ZarrRecording, *, durable: bool) -> None:
-        refuse_existing(location)
         self._location = location
         self._recording = recording
         self._durable = durable
@@ -72,33 +77,74 @@ class ZarrSink:
         self._committer = Committer(location, recording, self._spool, durable=durable)
         self._pipeline = Pipeline(recording.geometry, self._committer.append)
         self._begin()
-        try:
-            self._committer.commit()
+
+    @classmethod
+    def create(cls, location: Location, recording: ZarrRecording, *, durable: bool) -> ZarrSink:
+        """Begin a recording.
+
+        Raises
+        ------
+        RecordingExistsError
+            The location already holds a recording.
+        """
+        refuse_existing(location)
+        sink = cls(location, recording, durable=durable)
+        with sink._abandoned_on_error(sink._remove_beginnings):
+            sink._committer.commit()
             location.write("metadata.yaml", _signpost(recording), durable=durable)
-            if location.path is not None:
-                location.write(BUSY, b"", durable=durable)
-                if durable:
-                    sync_directory(location.path.parent)
-        except OSError as error:
-            self._abandon()
-            raise access_error(location, "writing", error) from error
-        except BaseException:
-            self._abandon()
+            sink._say_busy()
+        return sink
+
+    @classmethod
+    def resume(
+        cls, location: Location, recording: ZarrRecording, index: FrameIndex, *, durable: bool
+    ) -> ZarrSink:
+        """Go on with a recording that nobody writes and that needs no repair.
+
+        Raises
+        ------
+        ChunkMissingError, CorruptChunkError
+            Of the last chunk, which is not full.
+        """
+        sink = cls(location, recording, durable=durable)
+        frames = ZarrFrames(location, recording.geometry, len(index))
+        with sink._abandoned_on_error(lambda: None):
+            sink._filling = sink._committer.resume(index, frames)
+            sink._count = len(index)
+            sink._say_busy()
+        frames.close()
+        return sink
+
+    @contextlib.contextmanager
+    def _abandoned_on_error(self, remove: Callable[[], None]) -> Iterator[None]:
+        """Leave nothing of a writer that could not be made."""
+        try:
+            yield
+        except BaseException as error:
+            remove()
+            self._committer.release()
+            self._pipeline.close()
+            self._lock.release()
+            shutil.rmtree(self._spool, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, ImgStoreError):
+                raise access_error(self._location, "writing", error) from error
             raise
 
-    def _abandon(self) -> None:
-        """Leave nothing of a recording that could not be begun."""
-        names = ("image", *COLUMNS)
-        for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in names)):
+    def _remove_beginnings(self) -> None:
+        for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in _MEMBERS)):
             with contextlib.suppress(OSError):  # the storage that fails just now
                 self._location.delete(key)
         if self._location.path is not None:
-            for name in names:
+            for name in _MEMBERS:
                 with contextlib.suppress(OSError):  # not there, or it holds files of others
                     (self._location.path / name).rmdir()
-        self._pipeline.close()
-        self._lock.release()
-        shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _say_busy(self) -> None:
+        path = self._location.path
+        if path is not None:
+            self._location.write(BUSY, b"", durable=self._durable)
+            if self._durable:
+                sync_directory(path.parent)
 
     def _begin(self) -> None:
         self._count = 0
@@ -128,13 +174,16 @@ class ZarrSink:
             self._filling = None
             self._pipeline.put(group)
 
-    def _check(self) -> None:
-        """Raise what kept frames from being stored; the second time, try again before that."""
+    def _check_process(self) -> None:
         if self._process != os.getpid():
             raise ImgStoreError(
                 f"{self._location.name} is being written by process {self._process}, of which this one "
                 "is a fork: only that process can go on writing"
             )
+
+    def _check(self) -> None:
+        """Raise what kept frames from being stored; the second time, try again before that."""
+        self._check_process()
         if self._pipeline.error is None:
             return
         if self._told:
@@ -175,16 +224,31 @@ class ZarrSink:
         """Append one record of extra data, as a line of JSON."""
         check_field_names(record)
         line = encode_line(record)
+        self._check_process()
         try:
             if self._extra is None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-                self._extra = os.open(self._spool / _EXTRA, flags, 0o666)
-                if self._durable:
-                    sync_directory(self._spool)
+                self._extra = self._begin_extra()
             self._extra_size += write_all(self._extra, [line], self._extra_size)
         except OSError as error:
             what = "the record of extra data was not written"
             raise access_error(self._location, "writing", error, what) from error
+
+    def _begin_extra(self) -> int:
+        """Open the log of extra data; what is committed already is moved there, before what is new."""
+        path, committed = self._spool / _EXTRA, self._committer.extra
+        if committed:
+            self._settle()
+            records = iter_records(self._location, committed)
+            self._extra_size = write_log(path, records, durable=self._durable)
+            if self._location.path is None:
+                self._location.write(EXTRA_KEY, path.read_bytes())
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if self._durable:
+            sync_directory(self._spool)
+        if committed:
+            # From here on the log counts, for readers and for a repair.
+            self._committer.drop_extra()
+        return descriptor
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""

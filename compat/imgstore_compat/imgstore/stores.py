@@ -48,7 +48,8 @@ from imgstore_zarr import (
     UnsupportedFormatError,
     locate,
 )
-from imgstore_zarr.formats import create_as, find_layout, open_as
+from imgstore_zarr.formats import find_layout
+from imgstore_zarr.imgstore_names import create_as, open_by_name_as
 
 __all__ = [
     "DEVNULL",
@@ -228,7 +229,7 @@ def new_for_filename(
     """
     if index is not None:
         kwargs["index"] = index.columns if isinstance(index, ImgStoreIndex) else index
-    return open_as(ScriptStore, path, **kwargs)
+    return open_by_name_as(ScriptStore, path, **kwargs)
 
 
 def new_for_format(
