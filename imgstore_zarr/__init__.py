@@ -29,6 +29,7 @@ from imgstore_zarr.report import Gap, Report
 from imgstore_zarr.sqlite_index import load_sqlite as load_index
 from imgstore_zarr.storage import Blob, Location, locate
 from imgstore_zarr.store import ImgStore
+from imgstore_zarr.verification import verify
 from imgstore_zarr.writer import ImgStoreWriter
 
 __all__ = [
@@ -76,4 +77,5 @@ __all__ = [
     "new_for_format",
     "open",
     "repair",
+    "verify",
 ]

@@ -27,7 +27,8 @@ class Problem:
     kind
         ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
         ``index-damaged``, ``index-left-over``, ``extra-data-damaged``, ``extra-data-without-chunk``,
-        ``left-over``, ``metadata-changed``, ``repair-due``, ``frames-lost``, ``frames-damaged``.
+        ``left-over``, ``metadata-changed``, ``repair-due``, ``frames-lost``,
+        ``frames-damaged``, ``recording-damaged``.
     message
         What it is, and what to do.
     chunk
@@ -160,6 +161,15 @@ class Inspects(Protocol):
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
         """Return what is wrong with the files of chunks and extra data, unless `open` told it."""
+        ...
+
+
+@runtime_checkable
+class FindsLeftOvers(Protocol):
+    """A layout that can tell which files in a recording belong to nothing."""
+
+    def left_over(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
+        """Return a problem per file, or folder, that nothing refers to."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +180,18 @@ def inspected_report(layout: Layout, location: Location, parts: Parts) -> Report
     if isinstance(layout, Inspects):
         problems += layout.inspect(location, parts.index)
     return make_report(parts.info, parts.index, problems)
+
+
+def with_problems(report: Report, problems: Iterable[Problem]) -> Report:
+    """Return a report with more problems."""
+    return dataclasses.replace(report, problems=tuple(dict.fromkeys((*report.problems, *problems))))
+
+
+def damaged_report(name: str, layout: str, message: str) -> Report:
+    """Return the report of a recording that is too damaged to be opened."""
+    nan = float("nan")
+    problem = Problem("recording-damaged", message)
+    return Report(name, layout, "unknown", 0, 0, 0.0, nan, nan, nan, (), 0, 0, 0, 0, 0, (problem,))
 
 
 def _exact_sum(values: NDArray[np.uint64]) -> int:

@@ -43,7 +43,7 @@ FLOORS = {
     "align": 5,
     "convert": 5,
     "repair": 5,
-    "verify": 5,
+    "verification": 5,
     "": 5,  # imgstore_zarr itself, which hands out the names of the floors below
     "cli": 6,
     "testing": 6,

@@ -53,15 +53,14 @@ def common(
     context.obj.debug = debug
 
 
+Recording = Annotated[
+    str, typer.Argument(metavar="PATH", help="A recording, or its metadata file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
 @app.command()
-def info(
-    recording: Annotated[
-        str, typer.Argument(metavar="PATH", help="A recording, or its metadata file.")
-    ],
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
-    ] = False,
-) -> None:
+def info(recording: Recording, json: AsJson = False) -> None:
     """Say what a recording holds, and how it went.
 
     Reads metadata and index, and looks into every file, but decodes no pixels. Gaps, drops, missing and
@@ -70,6 +69,38 @@ def info(
     from imgstore_zarr.cli.info import print_info
 
     print_info(recording, as_json=json)
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    recording: Recording,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out the pixels and the extra data.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Check that everything in a recording can be read.
+
+    Metadata, index, every file, every checksum, every frame. Writes nothing. Exits with 0 if the
+    recording is sound, 1 if something is damaged, missing or left over, 2 if it could not be checked.
+    """
+    from imgstore_zarr.cli.verify import run_verify
+
+    run_verify(recording, quick=quick, as_json=json, debug=context.obj.debug)
+
+
+@app.command()
+def repair(context: typer.Context, recording: Recording, json: AsJson = False) -> None:
+    """Bring back what an interrupted writer left.
+
+    Can be interrupted, and run again. Nothing is deleted: what cannot be used is moved to the folder
+    set-aside in the recording. Exits with 0 if the recording is whole, 1 if something is missing or
+    damaged, 2 if it could not be repaired.
+    """
+    from imgstore_zarr.cli.verify import run_repair
+
+    run_repair(recording, as_json=json, debug=context.obj.debug)
 
 
 @app.command()

@@ -28,8 +28,14 @@ _LEVEL = 1
 _BITSHUFFLE = 2
 
 BYTES_CODEC = {"name": "bytes", "configuration": {"endian": "little"}}
+_BYTES_CODEC_OF_ONE = {"name": "bytes"}
 CRC32C_CODEC = {"name": "crc32c"}
 ZSTD_CODEC = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+
+
+def bytes_codec(itemsize: int) -> dict[str, Any]:
+    """Return the codec for values of so many bytes, as zarr-python writes it: one byte has no order."""
+    return BYTES_CODEC if itemsize > 1 else _BYTES_CODEC_OF_ONE
 
 
 class DecodeError(ValueError):
@@ -129,7 +135,7 @@ class InnerCodec:
 
     def metadata(self) -> list[dict[str, Any]]:
         """Return the codecs as ``zarr.json`` lists them."""
-        codecs: list[dict[str, Any]] = [BYTES_CODEC]
+        codecs: list[dict[str, Any]] = [bytes_codec(self.itemsize)]
         if self.compressor is not None:
             codecs.append(
                 {

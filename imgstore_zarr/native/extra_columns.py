@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError, InvalidMetadataError
-from imgstore_zarr.native.codecs import BYTES_CODEC, CRC32C_CODEC, ZSTD_CODEC
+from imgstore_zarr.native.codecs import CRC32C_CODEC, ZSTD_CODEC, bytes_codec
 from imgstore_zarr.native.columns import ColumnWriter, chunk_length, read_column
 from imgstore_zarr.native.extra_log import Record
 from imgstore_zarr.native.metadata import (
@@ -188,7 +188,7 @@ def _text_metadata(
         shape=(count, width),
         chunk_shape=(chunk_length((width,)), width),
         dtype=np.dtype(np.uint8),
-        codecs=[BYTES_CODEC, ZSTD_CODEC, CRC32C_CODEC],
+        codecs=[bytes_codec(1), ZSTD_CODEC, CRC32C_CODEC],
         dimension_names=("record", f"{name}_byte"),
         attributes={ATTRIBUTE: {"type": "json", **attributes}},
     )

@@ -1,7 +1,8 @@
-"""Looking at every shard of a recording, for its report: whether it is there, and its index is whole."""
+"""Looking at the objects of a recording without decoding pixels: what is missing, damaged, left over."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,13 @@ import numpy as np
 
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError
+from imgstore_zarr.native.metadata import (
+    COLUMN_CHUNK,
+    GROUP_KEY,
+    ZarrRecording,
+    without_consolidated,
+)
+from imgstore_zarr.native.open_chunk import BUSY
 from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, decode_entries
 from imgstore_zarr.report import counted
 from imgstore_zarr.storage import FileBlob, Location, access_error
@@ -122,3 +130,53 @@ def _check_entries(
                 f"the file is truncated: of {len(used)} inner chunks, "
                 f"{np.count_nonzero(outside)} lie beyond its end"
             )
+
+
+def inspect_documents(location: Location) -> Iterator[Problem]:
+    """Compare the ``zarr.json`` of each array with the metadata that the group has of it."""
+    group = json.loads(location.read(GROUP_KEY))
+    nodes = without_consolidated(group["consolidated_metadata"]["metadata"])
+    for name, expected in nodes.items():
+        key = f"{name}/{GROUP_KEY}"
+        reason = "does not say what the recording's zarr.json says of this array"
+        try:
+            found = {name: json.loads(location.read(key))}
+            if without_consolidated(found) == {name: expected}:
+                continue
+        except (OSError, ValueError) as error:
+            reason = f"cannot be read ({error})"
+        yield Problem(
+            "metadata-changed",
+            f"{location.name}: {key} {reason}, which programs see that open the array alone; restore it",
+        )
+
+
+def find_left_over(location: Location, recording: ZarrRecording) -> Iterator[Problem]:
+    """Find what no reader looks for, and no writer that is at work will come back to."""
+    count = recording.frame_count
+    arrays = dict.fromkeys(recording.columns, -(-count // COLUMN_CHUNK))
+    arrays["image"] = -(-count // recording.geometry.chunksize)
+    keys = [
+        name
+        for name in location.names()
+        if name == BUSY or _is_new(name) or (name == "extra" and not recording.extra)
+    ]
+    for name, chunks in arrays.items():
+        keys += [f"{name}/{key}" for key in location.names(name) if _is_new(key)]
+        keys += [
+            f"{name}/c/{key}"
+            for key in location.names(f"{name}/c")
+            if _is_new(key) or (key.isdecimal() and int(key) >= chunks)
+        ]
+    if recording.extra:
+        members = {GROUP_KEY, *recording.extra}
+        keys += [f"extra/{key}" for key in location.names("extra") if key not in members]
+    for key in keys:
+        yield Problem(
+            "left-over",
+            f"{location.name}: {key} belongs to nothing in the recording; move it elsewhere",
+        )
+
+
+def _is_new(name: str) -> bool:
+    return name.startswith(".new-")

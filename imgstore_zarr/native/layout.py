@@ -24,7 +24,7 @@ from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.native.columns import read_column
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_log import Record, decode_lines
-from imgstore_zarr.native.inspection import inspect_shards
+from imgstore_zarr.native.inspection import find_left_over, inspect_documents, inspect_shards
 from imgstore_zarr.native.metadata import (
     COLUMN_CHUNK,
     COLUMNS,
@@ -181,8 +181,19 @@ class ZarrLayout:
         return recording.info.conversion.without_decoding().apply(image)
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
-        """Look at every shard of the committed frames; see `Inspects`."""
-        return inspect_shards(location, _read_recording(location).geometry, len(index))
+        """Look at every shard of the committed frames, and at the metadata; see `Inspects`."""
+        recording = _read_recording(location)
+        problems = inspect_shards(location, recording.geometry, len(index))
+        # A writer may have written the metadata of arrays and not yet those of the group.
+        if not location.exists(INFLIGHT):
+            problems += tuple(inspect_documents(location))
+        return problems
+
+    def left_over(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:  # noqa: ARG002
+        """Find what belongs to nothing; see `FindsLeftOvers`."""
+        if location.exists(INFLIGHT):
+            return ()
+        return tuple(find_left_over(location, _read_recording(location)))
 
     def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
         """Begin a recording; see `Layout.create`."""

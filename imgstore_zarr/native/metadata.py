@@ -21,10 +21,10 @@ from imgstore_zarr.errors import (
     UnsupportedVersionError,
 )
 from imgstore_zarr.native.codecs import (
-    BYTES_CODEC,
     CRC32C_CODEC,
     ZSTD_CODEC,
     InnerCodec,
+    bytes_codec,
     checksum,
 )
 from imgstore_zarr.native.shards import ShardGeometry
@@ -110,7 +110,7 @@ def column_metadata(
         shape=(count,),
         chunk_shape=(COLUMN_CHUNK,),
         dtype=dtype,
-        codecs=[BYTES_CODEC, ZSTD_CODEC, CRC32C_CODEC],
+        codecs=[bytes_codec(dtype.itemsize), ZSTD_CODEC, CRC32C_CODEC],
         dimension_names=(dimension,),
         fill_value="NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0,
         attributes=attributes,
@@ -217,14 +217,29 @@ def _sums(document: Mapping[str, Any]) -> dict[str, str]:
     """The CRC-32C of each part of the group's ``zarr.json``, as sorted JSON without spaces."""
     attributes = document["attributes"]
     ours = {key: value for key, value in attributes[ATTRIBUTE].items() if key != CHECKSUMS}
+    arrays = document.get("consolidated_metadata")
+    if isinstance(arrays, dict):
+        arrays = {**arrays, "metadata": without_consolidated(arrays.get("metadata"))}
     parts = {
         "recording": [ours, attributes.get("coordinates")],
-        "arrays": document.get("consolidated_metadata"),
+        "arrays": arrays,
         "user_metadata": attributes.get("user_metadata"),
     }
     return {
         part: f"{checksum(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()):08x}"
         for part, value in parts.items()
+    }
+
+
+def without_consolidated(nodes: Any) -> Any:
+    """Return nodes without the empty member that zarr-python gives to groups inside of a group."""
+    if not isinstance(nodes, dict):
+        return nodes
+    return {
+        name: {key: value for key, value in node.items() if key != "consolidated_metadata"}
+        if isinstance(node, dict)
+        else node
+        for name, node in nodes.items()
     }
 
 

@@ -17,6 +17,9 @@ from imgstore_zarr.storage import Location, sync_directory
 
 INFLIGHT = ".inflight"
 
+SET_ASIDE = "set-aside"
+"""Where a repair puts what it could not use."""
+
 # Kept free until the chunk is finished: then, coordinates and metadata can be written on a full disk.
 _SLACK = 4 * 2**20
 

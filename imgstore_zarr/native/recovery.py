@@ -23,6 +23,7 @@ from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
     BUSY,
     INFLIGHT,
+    SET_ASIDE,
     journal_path,
     lock_path,
     move,
@@ -39,9 +40,6 @@ from imgstore_zarr.native.shards import (
 )
 from imgstore_zarr.native.writer import EXTRA_KEY
 from imgstore_zarr.storage import Location
-
-SET_ASIDE = "set-aside"
-"""Where a repair puts what it could not use."""
 
 
 def repair(location: Location) -> tuple[Problem, ...]:

@@ -1,0 +1,81 @@
+"""``imgstore-zarr verify`` and ``repair``: whether a recording is sound, and making it so."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import imgstore_zarr
+from imgstore_zarr.cli.console import make_console
+from imgstore_zarr.cli.info import plain
+from imgstore_zarr.errors import ImgStoreError
+from imgstore_zarr.report import Report, counted
+
+SOUND, DAMAGED, NOT_CHECKED = 0, 1, 2
+"""Exit codes of both commands."""
+
+_T = TypeVar("_T")
+
+
+def run_verify(recording: str, *, quick: bool, as_json: bool, debug: bool) -> None:
+    """Verify a recording, print its report, and exit."""
+    _finish(_checked(lambda: _verify(recording, quick), debug), as_json, "sound")
+
+
+def run_repair(recording: str, *, as_json: bool, debug: bool) -> None:
+    """Repair a recording, print its report, and exit."""
+    report = _checked(lambda: imgstore_zarr.repair(imgstore_zarr.locate(recording)), debug)
+    _finish(report, as_json, "whole")
+
+
+def _verify(recording: str, quick: bool) -> Report:
+    location = imgstore_zarr.locate(recording)
+    columns = (
+        TextColumn("verifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+    )
+    # On stderr, so that a report can be piped; nothing where that is no terminal.
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+        return imgstore_zarr.verify(
+            location,
+            quick=quick,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _checked(work: Callable[[], _T], debug: bool) -> _T:
+    # The problems that opening logs are in the report.
+    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    try:
+        return work()
+    except (ImgStoreError, OSError) as error:
+        if debug:
+            raise
+        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
+        raise typer.Exit(NOT_CHECKED) from error
+
+
+def _finish(report: Report, as_json: bool, sound: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(plain(report.to_dict()), indent=2, allow_nan=False))
+    else:
+        console = make_console()
+        console.print(str(report), soft_wrap=True)
+        found = counted(len(report.problems), "problem")
+        console.print(
+            sound if report.ok else found, style="bold green" if report.ok else "bold red"
+        )
+    raise typer.Exit(SOUND if report.ok else DAMAGED)
