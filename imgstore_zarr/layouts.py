@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,8 @@ from imgstore_zarr.frames import FrameSink, FrameSource
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Location
+
+_log = logging.getLogger("imgstore_zarr")
 
 # Reasons in one message.
 _SHOWN = 3
@@ -49,6 +52,12 @@ class Parts:
     frames: FrameSource
     extra: ExtraData
     problems: tuple[Problem, ...] = ()
+
+    def log_problems(self) -> None:
+        """Warn that there are any, naming the first."""
+        if self.problems:
+            first, count = self.problems[0].message, len(self.problems)
+            _log.warning("%s; report() lists what was noticed, %d in all", first, count)
 
     def left_out(self) -> str:
         """Say which chunks are left out of the index, and why; empty where none is."""

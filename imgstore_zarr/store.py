@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -32,8 +31,6 @@ from imgstore_zarr.storage import Location
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-
-_log = logging.getLogger("imgstore_zarr")
 
 _CURSOR = ("_cursor", "frame_number", "frame_time")
 
@@ -73,10 +70,7 @@ class ImgStore(Described):
         self.frame_time = NAN
         # After unpickling it opens when it is used.
         self._parts: Parts = layout.open(location, index)
-        if problems := self._parts.problems:
-            _log.warning(
-                "%s; report() lists what was noticed, %d in all", problems[0].message, len(problems)
-            )
+        self._parts.log_problems()
 
     def __getstate__(self) -> dict[str, Any]:
         # Positions, the cursor among them, mean something only with the index they belong to.

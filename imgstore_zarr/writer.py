@@ -110,6 +110,7 @@ class ImgStoreWriter(Described):
         self._first_time = NAN
 
     def _note_all(self, parts: Parts) -> None:
+        parts.log_problems()
         numbers, times = parts.index.frame_number, parts.index.frame_time
         self._has_extra = parts.extra.exists()
         self._count = len(numbers)

@@ -97,7 +97,7 @@ ZARR: dict[str, tuple[Damage, list[str], list[str]]] = {
         ["left-over"],
     ),
     "a field too many": (
-        lambda path: (path / "extra/other").mkdir(), ["left-over"], ["left-over"]
+        lambda path: (path / "extra/other").write_text(""), ["left-over"], ["left-over"]
     ),
     "a left signpost": (lambda path: (path / ".lock").touch(), ["left-over"], ["left-over"]),
 }  # fmt: skip

@@ -132,6 +132,18 @@ def _check_entries(
             )
 
 
+def changed_parts(location: Location, recording: ZarrRecording) -> list[Problem]:
+    """Return a problem for each part of ``zarr.json`` that is not as it was written."""
+    return [
+        Problem(
+            "metadata-changed",
+            f"{location.name}: {part} in zarr.json is not as it was written: another program edited "
+            "it, or it is damaged; compare it with a backup",
+        )
+        for part in recording.changed
+    ]
+
+
 def inspect_documents(location: Location) -> Iterator[Problem]:
     """Compare the ``zarr.json`` of each array with the metadata that the group has of it."""
     group = json.loads(location.read(GROUP_KEY))
@@ -172,6 +184,8 @@ def find_left_over(location: Location, recording: ZarrRecording) -> Iterator[Pro
         members = {GROUP_KEY, *recording.extra}
         keys += [f"extra/{key}" for key in location.names("extra") if key not in members]
     for key in keys:
+        if _is_empty(location, key):
+            continue  # a writer was killed between making the directory and moving a file there
         yield Problem(
             "left-over",
             f"{location.name}: {key} belongs to nothing in the recording; move it elsewhere",
@@ -180,3 +194,8 @@ def find_left_over(location: Location, recording: ZarrRecording) -> Iterator[Pro
 
 def _is_new(name: str) -> bool:
     return name.startswith(".new-")
+
+
+def _is_empty(location: Location, key: str) -> bool:
+    path = location.path and location.path / key
+    return bool(path and path.is_dir() and all(inner.is_dir() for inner in path.rglob("*")))

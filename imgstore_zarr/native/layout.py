@@ -24,7 +24,12 @@ from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.native.columns import read_column
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_log import Record, decode_lines
-from imgstore_zarr.native.inspection import find_left_over, inspect_documents, inspect_shards
+from imgstore_zarr.native.inspection import (
+    changed_parts,
+    find_left_over,
+    inspect_documents,
+    inspect_shards,
+)
 from imgstore_zarr.native.metadata import (
     COLUMN_CHUNK,
     COLUMNS,
@@ -256,14 +261,7 @@ def _index(
 
 
 def _parts(location: Location, recording: ZarrRecording, index: FrameIndex) -> Parts:
-    problems = [
-        Problem(
-            "metadata-changed",
-            f"{location.name}: {part} in zarr.json is not as it was written: another program edited "
-            "it, or it is damaged; compare it with a backup",
-        )
-        for part in recording.changed
-    ]
+    problems = changed_parts(location, recording)
     if location.exists(INFLIGHT):
         problems.append(
             Problem(

@@ -18,6 +18,7 @@ from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.extra_log import Record, read_log
+from imgstore_zarr.native.inspection import changed_parts
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
@@ -71,6 +72,10 @@ def repair(location: Location) -> tuple[Problem, ...]:
                 problems.append(_damaged(location, chunk, end - lost, lost))
             if start + whole > count:
                 records, count = written[count - start : whole], start + whole
+        if recording.changed:
+            # The commit below makes it the truth, so that nobody could tell any more.
+            problems += changed_parts(location, recording)
+            shutil.copyfile(location.path / GROUP_KEY, spool / GROUP_KEY)
         log = _Log(location, count)
         _commit(location, recording, count, records, log)
         problems += log.problems
