@@ -173,7 +173,7 @@ def test_unfinished_files_are_set_aside(broken: Path) -> None:
     (broken / "image" / ".new-1-2-zarr.json").write_bytes(b"{")
     assert imgstore_zarr.repair(broken).ok
     assert not [*broken.rglob(".new-*")]
-    assert (broken / "set-aside" / "000" / "0-new-1-2-zarr.json").read_bytes() == b"{"
+    assert (broken / "set-aside" / "000" / "image-.new-1-2-zarr.json").read_bytes() == b"{"
 
 
 STEPS: list[Callable[[pytest.MonkeyPatch, BaseException], None]] = [

@@ -165,6 +165,15 @@ def inspect_documents(location: Location) -> Iterator[Problem]:
 
 def find_left_over(location: Location, recording: ZarrRecording) -> Iterator[Problem]:
     """Find what no reader looks for, and no writer that is at work will come back to."""
+    for key in left_over_keys(location, recording):
+        yield Problem(
+            "left-over",
+            f"{location.name}: {key} belongs to nothing in the recording; move it elsewhere",
+        )
+
+
+def left_over_keys(location: Location, recording: ZarrRecording) -> list[str]:
+    """Return the keys of files, and of folders with files, that no reader looks for."""
     count = recording.frame_count
     arrays = dict.fromkeys(recording.columns, -(-count // COLUMN_CHUNK))
     arrays["image"] = -(-count // recording.geometry.chunksize)
@@ -183,13 +192,8 @@ def find_left_over(location: Location, recording: ZarrRecording) -> Iterator[Pro
     if recording.extra:
         members = {GROUP_KEY, *recording.extra}
         keys += [f"extra/{key}" for key in location.names("extra") if key not in members]
-    for key in keys:
-        if _is_empty(location, key):
-            continue  # a writer was killed between making the directory and moving a file there
-        yield Problem(
-            "left-over",
-            f"{location.name}: {key} belongs to nothing in the recording; move it elsewhere",
-        )
+    # An empty one: a writer was killed between making the folder and moving a file there.
+    return [key for key in keys if not _is_empty(location, key)]
 
 
 def _is_new(name: str) -> bool:

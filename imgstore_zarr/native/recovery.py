@@ -18,7 +18,7 @@ from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.extra_log import Record, read_log
-from imgstore_zarr.native.inspection import changed_parts
+from imgstore_zarr.native.inspection import changed_parts, left_over_keys
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
@@ -219,15 +219,18 @@ def _damaged(location: Location, chunk: int, position: int, frames: int) -> Prob
 
 def _set_aside(location: Location, spool: Path, *, keep: bool) -> None:
     """Remove what has been committed; what has not is moved to a folder of its own."""
-    assert location.path is not None
-    unfinished = [path for path in location.path.rglob(".new-*") if SET_ASIDE not in path.parts]
-    if keep or unfinished:
-        target = location.path / SET_ASIDE
+    root = location.path
+    assert root is not None
+    recording = parse(location.name, location.read(GROUP_KEY))
+    left = [root / key for key in left_over_keys(location, recording) if key != BUSY]
+    left += [path for path in root.rglob(".new-*") if SET_ASIDE not in path.parts]
+    if keep or left:
+        target = root / SET_ASIDE
         target.mkdir(exist_ok=True)
         folder = target / f"{len(list(target.iterdir())):03d}"
         folder.mkdir()
-        for number, path in enumerate(unfinished):
-            path.rename(folder / f"{number}-{path.name.removeprefix('.')}")
+        for path in dict.fromkeys(left):
+            path.rename(folder / path.relative_to(root).as_posix().replace("/", "-"))
         if keep:
             for path in spool.iterdir():
                 path.rename(folder / path.name)
