@@ -359,3 +359,75 @@ def test_scene_is_determined_by_its_seed_and_moves() -> None:
     # Where an animal was and is no more, the change is far above the noise of the sensor.
     change = np.abs(first[-1].image.astype(int) - first[0].image)
     assert np.mean(change > 30) > 0.01
+
+
+# verify and repair
+
+
+@pytest.fixture
+def flies(tmp_path: Path) -> Path:
+    path = tmp_path / "flies.zarr"
+    with imgstore_zarr.create(path, "zstd/zarr", (32, 48), chunksize=10) as writer:
+        for i in range(35):
+            writer.add_image(np.full((32, 48), i, np.uint8), i, i / 25)
+    return path
+
+
+def test_verify_a_sound_recording(flies: Path) -> None:
+    for options in ((), ("--quick",)):
+        done = cli("verify", flies, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{flies}: zstd/zarr (zarr layout)\n  35 frames in 4 chunks")
+        assert done.stdout.endswith("\nsound\n")
+    document = load(cli("verify", flies / "zarr.json", "--json").stdout)
+    assert (document["ok"], document["problems"], document["frame_count"]) == (True, [], 35)
+
+
+def test_verify_finds_damage(flies: Path) -> None:
+    shard = flies / "image/c/2/0/0"
+    data = bytearray(shard.read_bytes())
+    data[30] ^= 4
+    shard.write_bytes(data)
+    done = cli("verify", flies)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"problem: {flies}: the frame at position 20 in chunk 2 (image/c/2/0/0)" in done.stdout
+    assert done.stdout.endswith("\n1 problem\n")
+    done = cli("verify", flies, "--json")
+    assert done.returncode == 1
+    assert [p["kind"] for p in load(done.stdout)["problems"]] == ["frames-damaged"]
+    assert cli("verify", flies, "--quick").returncode == 0
+
+
+def test_verify_what_cannot_be_checked(flies: Path, tmp_path: Path) -> None:
+    done = cli("verify", tmp_path / "nothing")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'nothing'} does not exist\n"
+    (flies / "zarr.json").write_text("{")
+    done = cli("verify", flies, "--json")
+    assert done.returncode == 1
+    assert [p["kind"] for p in load(done.stdout)["problems"]] == ["recording-damaged"]
+    assert "Traceback" in cli("--debug", "verify", tmp_path / "nothing").stderr
+
+
+def test_repair(flies: Path, tmp_path: Path) -> None:
+    assert cli("repair", flies).stdout.endswith("\nwhole\n")
+    script = (
+        "import os, sys, numpy as np, imgstore_zarr\n"
+        "writer = imgstore_zarr.create(sys.argv[1], 'raw/zarr', (4, 6), chunksize=8)\n"
+        "for i in range(13):\n"
+        "    writer.add_image(np.full((4, 6), i, np.uint8), i, i / 25)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", script, str(killed)], check=False)
+    assert cli("verify", killed).returncode == 1
+    done = cli("repair", killed, "--json")
+    assert done.returncode == 0
+    assert (load(done.stdout)["ok"], load(done.stdout)["frame_count"]) == (True, 13)
+    assert cli("verify", killed).returncode == 0
+    (killed / "image/c/0/0/0").unlink()
+    assert cli("repair", killed).returncode == 1
+    with imgstore_zarr.create(tmp_path / "open", "raw/zarr", (4, 6)):
+        done = cli("repair", tmp_path / "open")
+    assert done.returncode == 2
+    assert "is being written to by process" in done.stderr
