@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -65,3 +67,22 @@ def frame_at(scene: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
     last = len(scene) - 1
     frame: NDArray[np.uint8] = scene[last - abs(position % (2 * last) - last)]
     return frame
+
+
+def paced(
+    add_image: Callable[[NDArray[np.uint8], int, float], object],
+    frames: NDArray[np.uint8],
+    count: int,
+    rate: float,
+) -> list[float]:
+    """Give frames at a camera's pace; return how long each was in coming back, in seconds."""
+    taken = []
+    begin = perf_counter()
+    for i in range(count):
+        image = frame_at(frames, i)
+        while perf_counter() < begin + i / rate:
+            sleep(max(0.0, begin + i / rate - perf_counter()) / 2)
+        before = perf_counter()
+        add_image(image, i, i / rate)
+        taken.append(perf_counter() - before)
+    return taken

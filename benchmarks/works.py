@@ -16,6 +16,7 @@ SHARD = 64
 """Frames of a shard: 64 MiB, as the package chooses for frames of 1 MiB."""
 
 _IMGSTORE_CHUNK = 200
+_APPENDED = 512
 _RAW = 192
 _COMPRESSED = 128
 _PNG = 8
@@ -29,21 +30,21 @@ def writing(bench: Bench) -> Iterator[Work]:
     yield Work(
         "raw/zarr, append",
         rate,
-        bench.append("ours", "raw/zarr", _RAW, chunksize=SHARD),
+        bench.append("ours", "raw/zarr", _APPENDED, chunksize=SHARD),
         [
             Peer(
                 "imgstore npy",
-                bench.append("imgstore", "npy", _RAW, chunksize=_IMGSTORE_CHUNK),
+                bench.append("imgstore", "npy", _APPENDED, chunksize=_IMGSTORE_CHUNK),
                 budget=1,
             ),
             Peer(
                 "zarr-python, whole shards",
-                bench.append("zarr_python", "raw/zarr", _RAW, chunksize=SHARD),
+                bench.append("zarr_python", "raw/zarr", _APPENDED, chunksize=SHARD),
                 budget=3,
             ),
             Peer(
                 "TensorStore, whole shards",
-                bench.append("tensorstore_zarr", "raw/zarr", _RAW, chunksize=SHARD),
+                bench.append("tensorstore_zarr", "raw/zarr", _APPENDED, chunksize=SHARD),
             ),
         ],
     )
@@ -69,6 +70,29 @@ def writing(bench: Bench) -> Iterator[Work]:
             ),
         ],
     )
+    for format, peer_format, pace in (("raw/zarr", "npy", 500), ("zstd/zarr", "npy", 250)):
+        for percent, name in ((50, "median"), (99, "99th percentile"), (100, "longest")):
+
+            def late(
+                peer: str, format: str, pace: int = pace, percent: int = percent
+            ) -> Callable[[], float]:
+                return bench.timed(
+                    peer,
+                    "latency",
+                    scene=scene,
+                    path=bench.path("latency"),
+                    format=format,
+                    count=pace,
+                    rate=pace,
+                    percent=percent,
+                )
+
+            yield Work(
+                f"{format}, add_image at {pace} frames/s, {name}",
+                duration,
+                late("ours", format),
+                [Peer(f"imgstore {peer_format}", late("imgstore", peer_format))],
+            )
 
 
 def reading(bench: Bench) -> Iterator[Work]:
@@ -113,6 +137,13 @@ def reading(bench: Bench) -> Iterator[Work]:
             Peer("TensorStore", one("tensorstore_zarr", compressed, few)),
         ],
     )
+    for threads in (2, 4):
+        yield Work(
+            f"raw/zarr, random frames in {threads} threads",
+            rate,
+            bench.timed("ours", "in_threads", path=zarr, positions=positions, threads=threads),
+            [Peer("ours, one thread", one("ours", zarr, positions))],
+        )
     starts = random.integers(0, _RAW - _RUN, 4).tolist()
 
     def runs(peer: str) -> Callable[[], float]:
@@ -240,3 +271,22 @@ def memory(bench: Bench) -> Iterator[Work]:
             limit=64 * 2**20,
             once=True,
         )
+    count, crop = 100_000, 128
+    yield Work(
+        f"raw/zarr, memory of a writer, {count:,} frames of {crop} x {crop}",
+        mebibytes,
+        partial(
+            bench.peak,
+            "ours",
+            "append",
+            scene=str(bench.scene),
+            path=bench.path("memory"),
+            format="raw/zarr",
+            count=count,
+            chunksize=1000,
+            keep=False,
+            crop=crop,
+        ),
+        limit=64 * 2**20,
+        once=True,
+    )

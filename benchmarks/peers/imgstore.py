@@ -9,8 +9,9 @@ from time import perf_counter
 from typing import Any
 
 import imgstore  # type: ignore[import-not-found]
+import numpy as np
 
-from benchmarks.scene import FRAME_RATE, frame_at, load_scene
+from benchmarks.scene import FRAME_RATE, frame_at, load_scene, paced
 
 
 def versions() -> dict[str, str]:
@@ -38,6 +39,18 @@ def append(scene: str, path: str, format: str, count: int, chunksize: int, keep:
     if not keep:
         shutil.rmtree(path)
     return seconds / count
+
+
+def latency(scene: str, path: str, format: str, count: int, rate: float, percent: float) -> float:
+    frames = load_scene(scene)
+    shutil.rmtree(path, ignore_errors=True)
+    writer = imgstore.new_for_format(
+        format, path, imgshape=frames.shape[1:], imgdtype=frames.dtype, chunksize=200
+    )
+    taken = paced(writer.add_image, frames, count, rate)
+    writer.close()
+    shutil.rmtree(path)
+    return float(np.percentile(taken, percent))
 
 
 @cache

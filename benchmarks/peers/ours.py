@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import imgstore_zarr
-from benchmarks.scene import FRAME_RATE, frame_at, load_scene
+from benchmarks.scene import FRAME_RATE, frame_at, load_scene, paced
 
 
 def versions() -> dict[str, str]:
@@ -35,8 +35,11 @@ def append(
     keep: bool,
     color: bool = False,
     options: dict[str, Any] | None = None,
+    crop: int | None = None,
 ) -> float:
     frames = load_scene(scene)
+    if crop:
+        frames = np.ascontiguousarray(frames[:, :crop, :crop])
     if color:
         # Three channels that are not alike, so that chroma is worth something.
         frames = np.stack([frames, np.roll(frames, 9, 1), frames[:, ::-1]], axis=-1)
@@ -51,6 +54,15 @@ def append(
     if not keep:
         shutil.rmtree(path)
     return seconds / count
+
+
+def latency(scene: str, path: str, format: str, count: int, rate: float, percent: float) -> float:
+    frames = load_scene(scene)
+    shutil.rmtree(path, ignore_errors=True)
+    with imgstore_zarr.create(path, format, frames.shape[1:]) as writer:
+        taken = paced(writer.add_image, frames, count, rate)
+    shutil.rmtree(path)
+    return float(np.percentile(taken, percent))
 
 
 @cache

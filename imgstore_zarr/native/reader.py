@@ -19,7 +19,10 @@ from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, de
 from imgstore_zarr.storage import Blob, Location, access_error
 
 OPEN_SHARDS = 32
-"""How many shards one source keeps open, with their indexes."""
+"""How many shards one source keeps open at most, with their indexes."""
+
+INDEX_BYTES = 64 * 2**20
+"""How much memory the indexes of these take at most; one is kept however large it is."""
 
 _RUN_BYTES = 16 * 2**20
 
@@ -50,6 +53,10 @@ class ZarrFrames:
         self._geometry = geometry
         self._count = frame_count
         self._forget()
+
+    @property
+    def _keeps(self) -> int:
+        return max(1, min(OPEN_SHARDS, INDEX_BYTES // self._geometry.index_bytes))
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
@@ -251,7 +258,7 @@ class ZarrFrames:
                 return shard
             shard = self._open_shard(chunk, position)
             self._shards[chunk] = shard
-            if len(self._shards) > OPEN_SHARDS:
+            if len(self._shards) > self._keeps:
                 self._shards.popitem(last=False)
             return shard
 
