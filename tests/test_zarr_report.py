@@ -81,7 +81,8 @@ def test_a_shard_that_is_missing(recording: Path) -> None:
 
 def test_without_any_image(recording: Path) -> None:
     shutil.rmtree(recording / "image")
-    assert problems(recording) == [("chunk-missing", chunk) for chunk in range(CHUNKS)]
+    gone = [("chunk-missing", chunk) for chunk in range(CHUNKS)]
+    assert problems(recording) == [*gone, ("metadata-changed", None)]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -190,7 +191,7 @@ def test_many_problems_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for i, image in enumerate(IMAGES):
             writer.add_image(image, i, float(i))
     assert imgstore_zarr.open(path).report().ok
-    shutil.rmtree(path / "image")
+    shutil.rmtree(path / "image" / "c")
     found = imgstore_zarr.open(path).report().problems
     assert [problem.chunk for problem in found] == [0, 1, 2, None]
     assert f"{FRAMES - 3} more chunks" in found[-1].message

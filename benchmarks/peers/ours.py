@@ -18,7 +18,7 @@ from benchmarks.scene import FRAME_RATE, frame_at, load_scene, paced
 def versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    names = ("imgstore-zarr", "numcodecs", "google-crc32c", "numpy", "av")
+    names = ("imgstore-zarr", "numcodecs", "crc32c", "numpy", "av")
     return {name: version(name) for name in names}
 
 

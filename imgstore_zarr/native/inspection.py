@@ -159,7 +159,8 @@ def inspect_documents(location: Location) -> Iterator[Problem]:
             reason = f"cannot be read ({error})"
         yield Problem(
             "metadata-changed",
-            f"{location.name}: {key} {reason}, which programs see that open the array alone; restore it",
+            f"{location.name}: {key} {reason}, which programs see that open the array alone; "
+            "restore it from a backup",
         )
 
 
