@@ -17,8 +17,8 @@ from imgstore_zarr.native.codecs import Bytes
 from imgstore_zarr.native.shards import ShardGeometry
 
 BUFFER_BYTES = 24 * 2**20
-"""How much memory the frames take that are not stored yet, and again their encoded form. At least
-two groups fit, whatever their size."""
+"""How much memory the frames take that are not stored yet, and what compression makes of them. At
+least two groups fit, whatever their size."""
 
 _MAX_GROUPS = 64
 
@@ -77,7 +77,8 @@ class Pipeline:
         group_bytes = geometry.group_frames * prod(geometry.image_shape) * geometry.dtype.itemsize
         small = _SMALL_COMPRESSED if geometry.codec.compressor else _SMALL_RAW
         self._is_small = group_bytes < small
-        self._room = max(2, min(_MAX_GROUPS, BUFFER_BYTES // group_bytes))
+        held = group_bytes * (2 if geometry.codec.compressor else 1)
+        self._room = max(2, min(_MAX_GROUPS, BUFFER_BYTES // held))
         self._buffers: list[NDArray[Any]] = []
         self._queue: deque[Group] = deque()
         self._to_encode: deque[Group] = deque()
@@ -167,7 +168,8 @@ class Pipeline:
             with self._change:
                 self._error = error
                 self._leave()
-            if not isinstance(error, OSError):
+            # Who finds it in `error` says which frame it is of; an interruption ends the caller.
+            if not isinstance(error, Exception):
                 raise
 
     def _next_to_encode(self) -> Group | None:

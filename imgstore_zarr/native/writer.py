@@ -186,7 +186,7 @@ class ZarrSink:
         self._check_process()
         if self._pipeline.error is None:
             return
-        if self._told:
+        if self._told or not isinstance(self._pipeline.error, Exception):
             self._pipeline.retry()
         error = self._pipeline.error
         self._told = error is not None
@@ -309,6 +309,8 @@ class ZarrSink:
             self._pipeline.put(filling)
         failure: ImgStoreError | None = None
         try:
+            if self._pipeline.error is not None:
+                self._pipeline.retry()
             self._settle()
         except ImgStoreError as error:
             failure = error  # what was stored before is finished nevertheless
