@@ -183,6 +183,20 @@ def test_video_cannot_be_appended_to(tmp_path: Path) -> None:
     assert "cannot be appended to recordings of the layout directory" in message
 
 
+def test_emptying_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "recording"
+    create(path, 11).close()
+    with create(path, 13) as writer:
+        writer.empty()
+        assert (len(writer), writer.has_extra_data) == (0, False)
+        for i in range(3):
+            writer.add_image(IMAGES[i], 100 + 3 * i, i / 8)
+    holds(path, 3)
+    assert imgstore_zarr.verify(path).ok
+    with imgstore_zarr.open(path) as store:
+        assert store.get_extra_data() is None
+
+
 def test_beside_another_writer(tmp_path: Path) -> None:
     with create(tmp_path / "r", 3):
         for _ in range(2):

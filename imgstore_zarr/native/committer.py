@@ -50,8 +50,9 @@ class Committer:
         self._durable = durable
         self._begin()
 
+        self.extra: Mapping[str, Mapping[str, Any]] = recording.extra
+
     def _begin(self) -> None:
-        self.extra: Mapping[str, Mapping[str, Any]] = self._recording.extra
         self._count = 0
         self._committed = -1
         self._chunk: OpenChunk | None = None
@@ -172,9 +173,10 @@ class Committer:
         if self._chunk is not None:
             self._chunk.discard()
         self._begin()
+        self.extra = {}
         # First the commit record: from then on nobody looks at what is deleted.
         self.commit()
-        for key in ("image/c", *(f"{name}/c" for name in self._columns)):
+        for key in ("image/c", "extra", *(f"{name}/c" for name in self._columns)):
             self._location.delete(key)
 
     def release(self) -> None:
