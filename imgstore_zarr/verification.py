@@ -149,6 +149,10 @@ class _Block:
 
 def _blocks(frames: FrameSource, index: FrameIndex, gone: set[int | None]) -> Iterator[_Block]:
     most = max(1, BLOCK_BYTES // max(1, prod(frames.shape[1:]) * frames.dtype.itemsize))
+    unit = frames.preferred_chunks[0]
+    if unit <= 2 * most:
+        # Whole GOPs: otherwise two blocks decode the one between them.
+        most = max(most // unit, 1) * unit
     for chunk in index.chunks():
         if chunk.number not in gone:
             for start in range(chunk.start, chunk.stop, most):

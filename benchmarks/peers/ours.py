@@ -95,10 +95,15 @@ def batch(path: str, positions: list[int]) -> float:
 
 def in_threads(path: str, positions: list[int], threads: int) -> float:
     store = _open(path)
+
+    def read(share: list[int]) -> None:
+        for position in share:
+            store.get_image(frame_index=position)
+
     with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, [[] for _ in range(threads)]))  # until the threads are there
         start = perf_counter()
-        for _ in pool.map(lambda position: store.get_image(frame_index=position), positions):
-            pass
+        list(pool.map(read, [positions[i::threads] for i in range(threads)]))
         return (perf_counter() - start) / len(positions)
 
 
