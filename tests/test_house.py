@@ -20,6 +20,7 @@ FLOORS = {
     "_version": 0,
     "errors": 1,
     "cores": 1,
+    "interruption": 1,
     "recording": 1,
     "index": 1,
     "pixels": 1,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -175,6 +177,47 @@ def test_an_interruption(
         assert store_.report().ok
         assert len(store_) >= taken
         np.testing.assert_array_equal(store_.frames[...], images[: len(store_)])
+
+
+@pytest.mark.parametrize(("shape", "group"), [((16, 16), 1), ((16, 16), 4), (SHAPE, 1)])
+def test_ctrl_c_at_any_moment(tmp_path: Path, shape: tuple[int, int], group: int) -> None:
+    """Whoever goes on after Ctrl-C finds each frame once, and no other."""
+    path, draw = tmp_path / "r", random.Random(3)
+    writer = imgstore_zarr.create(
+        path, "raw/zarr", shape, np.uint16, chunksize=8, inner_chunks=(group, *shape)
+    )
+    over = threading.Event()
+
+    def press() -> None:
+        while not over.wait(draw.uniform(0.0005, 0.004)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    interrupted, offered, until = 0, 0, time.monotonic() + 3
+    try:
+        while time.monotonic() < until or offered < 50:
+            try:
+                offered += 1
+                writer.add_image(np.full(shape, offered % 60000, np.uint16), offered, offered / 8)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        over.set()
+        with contextlib.suppress(KeyboardInterrupt):
+            presser.join()
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(0.05)
+    writer.close()
+    assert interrupted > 20
+    assert imgstore_zarr.verify(path).ok
+    with imgstore_zarr.open(path) as store:
+        numbers = store.index.frame_number
+        # What was interrupted may have been taken or not; nothing is there twice.
+        assert (np.diff(numbers) > 0).all()
+        assert offered - interrupted <= len(numbers) <= offered
+        for position in range(0, len(store), 7):
+            assert (store.frames[position] == numbers[position] % 60000).all()
 
 
 def test_the_callers_array_may_change_at_once(tmp_path: Path) -> None:

@@ -61,7 +61,6 @@ class OpenChunk:
     def __init__(self, spool: Path, number: int, geometry: ShardGeometry) -> None:
         self.number = number
         self.frames = 0
-        self._published = False
         self._spool = spool
         self._geometry = geometry
         self._entries = empty_entries(geometry)
@@ -148,15 +147,15 @@ class OpenChunk:
         What failed can be called again.
         """
         key = self._geometry.key(self.number)
-        if not self._published:
+        path = shard_path(self._spool, self.number)
+        # When it has been moved, the file is what readers see.
+        if path.exists():
             write_all(self._shard, encode_entries(self._entries), self._size)
             os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
-            move(shard_path(self._spool, self.number), location, key)
-            # From here on the file is what readers see.
-            self._published = True
+            move(path, location, key)
         if durable:
             sync_parents(location, key)
 

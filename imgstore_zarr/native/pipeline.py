@@ -42,11 +42,14 @@ class Group:
         Frame number and time of each of these.
     encoded
         Per inner chunk the buffers to be written one after the other, once that is done.
+    failure
+        What kept the group from being encoded.
     """
 
     frames: NDArray[Any]
     metadata: list[tuple[int, float]] = field(default_factory=list)
     encoded: Encoded | None = None
+    failure: Exception | None = None
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -135,11 +138,10 @@ class Pipeline:
         """Try again to store what could not be stored, and wait for the end of that."""
         with self._change:
             self._error = None
-            self._to_encode.extend(
-                group
-                for group in self._queue
-                if group.encoded is None and group not in self._to_encode
-            )
+            failed = [group for group in self._queue if group.failure is not None]
+            for group in failed:
+                group.failure = None
+            self._to_encode.extend(failed)
             self._working += 1
         self._work()
         self.drain()
@@ -162,7 +164,7 @@ class Pipeline:
         try:
             self._store_in_order()
             while (group := self._next_to_encode()) is not None:
-                group.encoded = self._geometry.encode_group(group.filled)
+                self._encode(group)
                 self._store_in_order()
         except BaseException as error:
             with self._change:
@@ -171,6 +173,17 @@ class Pipeline:
             # Who finds it in `error` says which frame it is of; an interruption ends the caller.
             if not isinstance(error, Exception):
                 raise
+
+    def _encode(self, group: Group) -> None:
+        group.failure = None
+        try:
+            group.encoded = self._geometry.encode_group(group.filled)
+        except (MemoryError, OSError, RuntimeError, ValueError) as error:
+            # It is raised when the groups before this one are stored.
+            group.failure = error
+        except BaseException:
+            self._to_encode.appendleft(group)
+            raise
 
     def _next_to_encode(self) -> Group | None:
         with self._change:
@@ -190,23 +203,26 @@ class Pipeline:
             if self._storing:
                 return
             self._storing = True
-        while (group := self._next()) is not None:
-            try:
+        try:
+            while (group := self._next()) is not None:
+                if group.failure is not None:
+                    raise group.failure
                 self._store(group)
-            except BaseException:
-                self._storing = False
-                raise
-            with self._change:
-                if self._queue and self._queue[0] is group:
-                    self._queue.popleft()
-                if len(self._buffers) < self._room:
-                    self._buffers.append(group.frames)
-                self._change.notify_all()
+                with self._change:
+                    if self._queue and self._queue[0] is group:
+                        self._queue.popleft()
+                    if len(self._buffers) < self._room:
+                        self._buffers.append(group.frames)
+                    self._change.notify_all()
+        except BaseException:
+            self._storing = False
+            raise
 
     def _next(self) -> Group | None:
         with self._change:
-            if self._queue and self._queue[0].encoded is not None and self._error is None:
-                return self._queue[0]
+            first = self._queue[0] if self._queue and self._error is None else None
+            if first is not None and (first.encoded is not None or first.failure is not None):
+                return first
             self._storing = False
             self._change.notify_all()
             return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError
 from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.committer import Committer
 from imgstore_zarr.native.extra_columns import check_field_names, iter_records, write_extra
@@ -166,13 +167,15 @@ class ZarrSink:
         """
         self._check()
         group = self._filling or self._pipeline.new_group()
-        group.frames[len(group)] = image
-        group.metadata.append((frame_number, frame_time))
-        self._filling = group
-        self._count += 1
-        if len(group) == len(group.frames):
-            self._filling = None
-            self._pipeline.put(group)
+        # Ctrl-C here would leave a frame half taken.
+        with Deferred():
+            group.frames[len(group)] = image
+            group.metadata.append((frame_number, frame_time))
+            self._filling = group
+            self._count += 1
+            if len(group) == len(group.frames):
+                self._filling = None
+                self._pipeline.put(group)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
