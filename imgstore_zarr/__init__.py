@@ -1,6 +1,7 @@
 """A home for scientific video: recordings as Zarr v3 groups, and as Motif and imgstore write them."""
 
 from imgstore_zarr._version import __version__
+from imgstore_zarr.alignment import align
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
@@ -66,6 +67,7 @@ __all__ = [
     "UnsupportedVersionError",
     "Window",
     "__version__",
+    "align",
     "create",
     "ensure_color",
     "ensure_gray",

@@ -61,6 +61,7 @@ class OpenChunk:
     def __init__(self, spool: Path, number: int, geometry: ShardGeometry) -> None:
         self.number = number
         self.frames = 0
+        self._moved = False
         self._spool = spool
         self._geometry = geometry
         self._entries = empty_entries(geometry)
@@ -147,17 +148,25 @@ class OpenChunk:
         What failed can be called again.
         """
         key = self._geometry.key(self.number)
-        path = shard_path(self._spool, self.number)
-        # When it has been moved, the file is what readers see.
-        if path.exists():
+        if not self._is_published(location, key):
             write_all(self._shard, encode_entries(self._entries), self._size)
             os.ftruncate(self._shard, self._size + self._geometry.index_bytes)
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
-            move(path, location, key)
+            move(shard_path(self._spool, self.number), location, key)
+            self._moved = True
         if durable:
             sync_parents(location, key)
+
+    def _is_published(self, location: Location, key: str) -> bool:
+        """Whether the file has been moved, and so is what readers see."""
+        if location.path is None or self._moved:
+            return self._moved
+        try:
+            return os.path.samestat(os.fstat(self._shard), (location.path / key).stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Close the files; what is in the spool stays."""
