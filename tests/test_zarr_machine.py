@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
 import imgstore_zarr
+from imgstore_zarr.native import pipeline
+from tests.campaign import rounds
+
+pytestmark = pytest.mark.timeout(3600)
 
 SHAPE = (5, 6)
 INNER = [None, (1, 2, 4), (2, 5, 6), (4, 3, 3)]
@@ -32,6 +38,9 @@ class Frame:
 class Recording(RuleBasedStateMachine):
     """A writer, readers that come and go, and a list of frames as the model."""
 
+    at_once = True
+    """Whether frames are stored before `add_image` returns, as small ones are."""
+
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
@@ -46,13 +55,20 @@ class Recording(RuleBasedStateMachine):
         chunksize=st.sampled_from([4, 8]),
         inner=st.sampled_from(INNER),
     )
-    def create(self, format: str, chunksize: int, inner: tuple[int, ...] | None) -> None:
-        self.chunksize = chunksize
+    def begin(self, format: str, chunksize: int, inner: tuple[int, ...] | None) -> None:
         self.path = self.directory / "recording"
-        self.open = True
-        self.writer = imgstore_zarr.create(
-            self.path, format, SHAPE, np.uint16, chunksize=chunksize, inner_chunks=inner
+        self.chunksize = chunksize
+        self.create = partial(
+            imgstore_zarr.create,
+            self.path,
+            format,
+            SHAPE,
+            np.uint16,
+            chunksize=chunksize,
+            inner_chunks=inner,
         )
+        self.open = True
+        self.writer = self.create()
 
     def teardown(self) -> None:
         for store, _ in self.readers:
@@ -69,7 +85,7 @@ class Recording(RuleBasedStateMachine):
             image = self.random.integers(0, 2**16, SHAPE, np.uint16)
         self.writer.add_image(image, number, time)
         self.frames.append(Frame(image, number, time))
-        if len(self.frames) % self.chunksize == 0:
+        if self.at_once and len(self.frames) % self.chunksize == 0:
             self.visible = len(self.frames)
 
     @precondition(lambda self: self.open)
@@ -109,10 +125,37 @@ class Recording(RuleBasedStateMachine):
         self.visible = len(self.frames)
         self.open = False
 
+    @precondition(lambda self: not self.open)
+    @rule()
+    def go_on(self) -> None:
+        self.writer = self.create(mode="a")
+        assert len(self.writer) == len(self.frames)
+        self.open = True
+
+    @precondition(lambda self: not self.open)
+    @rule()
+    def verify(self) -> None:
+        report = imgstore_zarr.verify(self.path)
+        assert (report.ok, report.frame_count) == (True, len(self.frames)), report.problems
+
+    def _seen(self, count: int, least: int) -> int:
+        """A count that a reader may see: threads commit full chunks when they come to it."""
+        assert least <= count <= len(self.frames)
+        assert count in (self.visible, len(self.frames)) or count % self.chunksize == 0
+        return count
+
     @precondition(lambda self: len(self.readers) < 3)
     @rule()
     def open_reader(self) -> None:
-        self.readers.append((imgstore_zarr.open(self.path), self.visible))
+        store = imgstore_zarr.open(self.path)
+        self.readers.append((store, self._seen(len(store), self.visible)))
+
+    @precondition(lambda self: self.readers)
+    @rule()
+    def refresh(self) -> None:
+        store, count = self.readers.pop(0)
+        assert store.refresh() == len(store) - count
+        self.readers.append((store, self._seen(len(store), max(count, self.visible))))
 
     @rule()
     def close_readers(self) -> None:
@@ -156,12 +199,13 @@ class Recording(RuleBasedStateMachine):
         if not hasattr(self, "writer"):
             return
         with imgstore_zarr.open(self.path) as store:
-            frames = self.frames[: self.visible]
+            count = self._seen(len(store), self.visible)
+            frames = self.frames[:count]
             assert store.index.frame_number.tolist() == [frame.number for frame in frames]
             assert store.index.frame_time.tolist() == [frame.time for frame in frames]
             images = np.array([frame.image for frame in frames], np.uint16)
             np.testing.assert_array_equal(store.frames[...], images.reshape(-1, *SHAPE))
-            records = [r for r in self.records if r["frame_index"] < self.visible]
+            records = [r for r in self.records if r["frame_index"] < count]
             table = store.get_extra_data()
             if table is None:
                 assert not records
@@ -170,9 +214,26 @@ class Recording(RuleBasedStateMachine):
                 assert table["value"].tolist() == [r["value"] for r in records]
 
 
+class RecordingByThreads(Recording):
+    """The same, where threads store the frames."""
+
+    at_once = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(pipeline, "_SMALL_RAW", 0)
+        self.patch.setattr(pipeline, "_SMALL_COMPRESSED", 0)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
 TestRecording = Recording.TestCase
-TestRecording.settings = settings(
-    max_examples=40,
+TestRecordingByThreads = RecordingByThreads.TestCase
+TestRecording.settings = TestRecordingByThreads.settings = settings(
+    max_examples=rounds(40),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
