@@ -318,7 +318,12 @@ def repair(location: object) -> Report:
     """
     place = locate(location)
     layout = find_layout(place)
-    lost = layout.repair(place) if isinstance(layout, Repairs) else ()
+    try:
+        lost = layout.repair(place) if isinstance(layout, Repairs) else ()
+    except OSError as error:
+        if isinstance(error, ImgStoreError):
+            raise
+        raise access_error(place, "repairing", error) from error
     parts = layout.open(place)
     parts.frames.close()
     report = inspected_report(layout, place, parts)

@@ -125,6 +125,16 @@ class FrameSink(Protocol):
 
 
 @runtime_checkable
+class CountsFrames(Protocol):
+    """A sink that knows how many frames it took, also when Ctrl-C came just after the last one."""
+
+    @property
+    def frame_count(self) -> int:
+        """Frames that were taken."""
+        ...
+
+
+@runtime_checkable
 class InsertsChunks(Protocol):
     """A sink that takes finished files as chunks (`ImgStoreWriter.insert_chunk`)."""
 

@@ -21,7 +21,7 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
-from imgstore_zarr.frames import FrameSink, InsertsChunks
+from imgstore_zarr.frames import CountsFrames, FrameSink, InsertsChunks
 from imgstore_zarr.layouts import Appends, Layout, Parts
 from imgstore_zarr.pixels import Conversion, ensure_color, is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -194,7 +194,12 @@ class ImgStoreWriter(Described):
                 )
             )
         number, time = self._checked(frame_number, frame_time)
-        self._sink.append(self._conversion.apply(pixels), number, time)
+        try:
+            self._sink.append(self._conversion.apply(pixels), number, time)
+        except KeyboardInterrupt:
+            if isinstance(self._sink, CountsFrames) and self._sink.frame_count > self._count:
+                self._note(number, time)
+            raise
         self._note(number, time)
 
     def _fitted(self, image: NDArray[Any]) -> tuple[NDArray[Any], bool]:

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,17 @@ def test_an_interruption(
         np.testing.assert_array_equal(store_.frames[...], images[: len(store_)])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Where tests run in the background, Ctrl-C may be ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("Ctrl-C goes to the main thread")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("shape", "group"), [((16, 16), 1), ((16, 16), 4), (SHAPE, 1)])
 def test_ctrl_c_at_any_moment(tmp_path: Path, shape: tuple[int, int], group: int) -> None:
     """Whoever goes on after Ctrl-C finds each frame once, and no other."""
@@ -200,6 +212,7 @@ def test_ctrl_c_at_any_moment(tmp_path: Path, shape: tuple[int, int], group: int
             try:
                 offered += 1
                 writer.add_image(np.full(shape, offered % 60000, np.uint16), offered, offered / 8)
+                writer.add_extra_data(value=offered, text="x" * (offered % 30))
             except KeyboardInterrupt:
                 interrupted += 1
     finally:
@@ -216,6 +229,10 @@ def test_ctrl_c_at_any_moment(tmp_path: Path, shape: tuple[int, int], group: int
         # What was interrupted may have been taken or not; nothing is there twice.
         assert (np.diff(numbers) > 0).all()
         assert offered - interrupted <= len(numbers) <= offered
+        table = store.get_extra_data()
+        assert table is not None
+        # Each record belongs to the frame after which it was given.
+        assert (table["frame_number"] == numbers[table["frame_index"]]).all()
         for position in range(0, len(store), 7):
             assert (store.frames[position] == numbers[position] % 60000).all()
 

@@ -157,9 +157,17 @@ class Committer:
 
     def drop_extra(self) -> None:
         """Remove the columns of the extra data; their records are in the log again."""
-        self.extra = {}
-        self._commit(self._committed)
+        self._commit_without_extra(self._committed, self._recording)
         self._location.delete("extra")
+
+    def _commit_without_extra(self, count: int, recording: ZarrRecording) -> None:
+        before = self.extra, self._recording
+        self.extra, self._recording = {}, recording
+        try:
+            self._commit(count)
+        except BaseException:
+            self.extra, self._recording = before
+            raise
 
     def _commit(self, count: int) -> None:
         for column in self._columns.values():
@@ -169,13 +177,13 @@ class Committer:
         self._committed = count
 
     def empty(self) -> None:
-        """Throw away every frame."""
+        """Throw away every frame and all extra data; after an error everything is as it was."""
+        # First the commit record: from then on nobody looks at what is deleted.
+        self._commit_without_extra(0, self._recording.emptied())
         if self._chunk is not None:
             self._chunk.discard()
         self._begin()
-        self.extra = {}
-        # First the commit record: from then on nobody looks at what is deleted.
-        self.commit()
+        self._committed = 0
         for key in ("image/c", "extra", *(f"{name}/c" for name in self._columns)):
             self._location.delete(key)
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import (
+    ChunkMissingError,
     CorruptChunkError,
-    ImgStoreError,
     InvalidMetadataError,
     RecordingExistsError,
     RecordingLockedError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
 from imgstore_zarr.native.columns import read_column
 from imgstore_zarr.native.extra_columns import read_extra
-from imgstore_zarr.native.extra_log import Record, decode_lines
+from imgstore_zarr.native.extra_data import ZarrExtra
 from imgstore_zarr.native.inspection import (
     changed_parts,
     find_left_over,
@@ -38,85 +36,20 @@ from imgstore_zarr.native.metadata import (
     ZarrRecording,
     from_spec,
     parse,
+    read_group,
 )
 from imgstore_zarr.native.open_chunk import INFLIGHT
 from imgstore_zarr.native.reader import ZarrFrames
-from imgstore_zarr.native.recovery import repair, rewrite_column
-from imgstore_zarr.native.writer import EXTRA_KEY, ZarrSink
+from imgstore_zarr.native.recovery import commit_flushed_extra, repair, rewrite_column
+from imgstore_zarr.native.writer import ZarrSink
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location
 
-if TYPE_CHECKING:
-    import pandas as pd
+# A writer that empties a recording again and again is not waited for.
+_ATTEMPTS = 3
 
 _ZSTD_NAMES = ("png", "tif", "bmp", "ppm", "pgm", "png+color", "tif+color", "bmp+color")
-
-
-@dataclass(frozen=True)
-class ZarrExtra:
-    """Extra data of a recording of the Zarr layout."""
-
-    location: Location
-    recording: ZarrRecording
-
-    def exists(self) -> bool:
-        """Whether there is any."""
-        return bool(self.recording.extra) or self.location.exists(EXTRA_KEY)
-
-    def files(self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS) -> list[str]:  # noqa: ARG002
-        """Return the group that holds it; it is one, whatever the extensions of files."""
-        return [f"{self.location.name}/extra"] if self.exists() else []
-
-    def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
-        """Return one row per record; see `ExtraData.read`."""
-        import warnings
-
-        import pandas as pd
-
-        if not self.recording.extra:
-            return self._in_flight(ignore_corrupt_chunks)
-        columns: dict[str, Any] = {}
-        for name, document in self.recording.extra.items():
-            try:
-                columns |= read_extra(self.location, {name: document})
-            except ImgStoreError as error:
-                if not ignore_corrupt_chunks:
-                    raise
-                warnings.warn(f"left out: {error}", stacklevel=3)
-        lengths = {name: len(values) for name, values in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise InvalidMetadataError(
-                f"{self.location.name}: the extra data have different lengths ({lengths})"
-            )
-        return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
-
-    def _in_flight(self, ignore_corrupt: bool) -> pd.DataFrame | None:
-        """Records that a writer has not yet put into columns, as far as their frames count."""
-        import warnings
-
-        import pandas as pd
-
-        try:
-            lines = io.BytesIO(self.location.read(EXTRA_KEY))
-        except FileNotFoundError:
-            return None
-        records: list[Record] = []
-        try:
-            records.extend(
-                record
-                for record in decode_lines(self.location.name, lines)
-                if record["frame_index"] < self.recording.frame_count
-            )
-        except CorruptChunkError as error:
-            if not ignore_corrupt:
-                raise
-            warnings.warn(f"left out: {error}", stacklevel=4)
-        return pd.DataFrame(records) if records else None
-
-    def samplerate(self) -> None:
-        """None: records are not sampled at a rate."""
-        return
 
 
 @dataclass(frozen=True)
@@ -142,7 +75,11 @@ class ZarrLayout:
 
     def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
         """Open a recording; see `Layout.open`."""
-        recording = _read_recording(location)
+        return _settled(location, lambda recording: self._open(location, recording, index))
+
+    def _open(
+        self, location: Location, recording: ZarrRecording, index: FrameIndex | None
+    ) -> Parts:
         count = recording.frame_count
         if index is None:
             columns = [read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()]
@@ -156,8 +93,10 @@ class ZarrLayout:
 
     def refresh(self, location: Location, parts: Parts) -> Parts:
         """Read the coordinates that were added; see `Refreshes`."""
-        recording, extra = _read_recording(location), parts.extra
-        before, count = len(parts.index), recording.frame_count
+        return _settled(location, lambda recording: self._grown(location, recording, parts))
+
+    def _grown(self, location: Location, recording: ZarrRecording, parts: Parts) -> Parts:
+        extra, before, count = parts.extra, len(parts.index), recording.frame_count
         same = isinstance(extra, ZarrExtra) and extra.recording.keeps_frames_of(recording)
         # Values of the last chunk are read again: they tell whether the frames are still the same.
         start = before - before % COLUMN_CHUNK
@@ -165,10 +104,10 @@ class ZarrLayout:
         old = parts.index.frame_number, parts.index.frame_time
         for known, (name, dtype) in zip(old, COLUMNS.items(), strict=True):
             if not same or count < before:
-                return self.open(location)
+                return self._open(location, recording, None)
             tail = read_column(location, name, count, dtype, start=start)
             if not np.array_equal(tail[: before - start], known[start:], equal_nan=True):
-                return self.open(location)
+                return self._open(location, recording, None)
             columns.append(np.concatenate([known, tail[before - start :]]))
         index = _index(recording, *columns) if count > before else parts.index
         return _parts(location, recording, index)
@@ -206,11 +145,14 @@ class ZarrLayout:
 
     def append(self, location: Location, spec: RecordingSpec) -> tuple[ZarrSink, Parts]:
         """Go on with a recording; see `Appends`."""
-        repair(location)
-        recording, parts = _read_recording(location), self.open(location)
+        found = repair(location)
+        if location.path is None:
+            commit_flushed_extra(location)
+        document = read_group(location)
+        recording, parts = parse(location.name, document), self.open(location)
         _check_same(recording, _planned(location, spec), spec)
-        sink = ZarrSink.resume(location, recording, parts.index, durable=spec.durable)
-        return sink, parts
+        sink = ZarrSink.resume(location, recording, parts.index, document, durable=spec.durable)
+        return sink, replace(parts, problems=(*parts.problems, *found))
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Commit what an interrupted writer left; see `Repairs`."""
@@ -231,9 +173,10 @@ class ZarrLayout:
         dtype = COLUMNS["frame_number"]
         if not recording.renumbered:
             rewrite_column(location, ORIGINAL_NUMBERS, dtype, index.frame_number)
-            recording = replace(recording, renumbered=True)
-            for key, document in recording.documents(len(index), recording.extra).items():
-                location.write(key, document)
+        # Readers that follow see by that that the numbers are others.
+        recording = replace(recording.emptied(), renumbered=True)
+        for key, document in recording.documents(len(index), recording.extra).items():
+            location.write(key, document)
         rewrite_column(location, "frame_number", dtype, frame_number)
         extra = recording.extra
         if {"frame_index", "frame_number"} <= set(extra):
@@ -246,11 +189,19 @@ class ZarrLayout:
 
 
 def _read_recording(location: Location) -> ZarrRecording:
-    try:
-        text = location.read(GROUP_KEY)
-    except OSError as error:
-        raise access_error(location, "reading", error) from error
-    return parse(location.name, text)
+    return parse(location.name, read_group(location))
+
+
+def _settled(location: Location, read: Callable[[ZarrRecording], Parts]) -> Parts:
+    """Read a recording; again, where a writer has thrown away meanwhile what was to be read."""
+    for _ in range(_ATTEMPTS - 1):
+        document = read_group(location)
+        try:
+            return read(parse(location.name, document))
+        except (ChunkMissingError, CorruptChunkError):
+            if read_group(location) == document:
+                raise
+    return read(_read_recording(location))
 
 
 def _index(

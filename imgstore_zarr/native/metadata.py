@@ -35,6 +35,7 @@ from imgstore_zarr.recording import (
     RecordingSpec,
     json_metadata,
 )
+from imgstore_zarr.storage import Location, access_error
 
 LAYOUT_VERSION = 1
 GROUP_KEY = "zarr.json"
@@ -44,6 +45,9 @@ COLUMN_CHUNK = 131072
 
 CHECKSUMS = "checksums"
 """The attribute that holds the checksums of the other parts of ``zarr.json``."""
+
+GENERATION = "generation"
+"""The attribute that counts how often a recording was emptied or renumbered, if ever."""
 
 ORIGINAL_NUMBERS = "frame_number_before_reindex"
 
@@ -167,11 +171,21 @@ class ZarrRecording:
 
     def keeps_frames_of(self, later: ZarrRecording) -> bool:
         """Whether what is known of the frames here is still true of them."""
-        return (self.info.uuid, self.geometry, self.renumbered) == (
+        return (self.info.uuid, self.geometry, self._generation) == (
             later.info.uuid,
             later.geometry,
-            later.renumbered,
+            later._generation,
         )
+
+    @property
+    def _generation(self) -> Any:
+        return self.attributes[ATTRIBUTE].get(GENERATION, 0)
+
+    def emptied(self) -> ZarrRecording:
+        """Return the recording as one whose frames are others than before."""
+        generation = self._generation + 1 if isinstance(self._generation, int) else 0
+        ours = {**self.attributes[ATTRIBUTE], GENERATION: generation}
+        return dataclasses.replace(self, attributes={**self.attributes, ATTRIBUTE: ours})
 
     @property
     def columns(self) -> Mapping[str, np.dtype[Any]]:
@@ -288,6 +302,20 @@ def _keeps_pixels(imgshape: tuple[int, ...], stored_shape: tuple[int, ...]) -> b
 def _default_chunksize(shape: tuple[int, ...], dtype: np.dtype[Any], group: int) -> int:
     frame_bytes = int(np.prod(shape)) * dtype.itemsize
     return max(1, DEFAULT_SHARD_BYTES // (frame_bytes * group)) * group
+
+
+def read_group(location: Location) -> bytes:
+    """Return the ``zarr.json`` of a recording.
+
+    Raises
+    ------
+    RecordingAccessError
+        It cannot be read.
+    """
+    try:
+        return location.read(GROUP_KEY)
+    except OSError as error:
+        raise access_error(location, "reading", error) from error
 
 
 def parse(name: str, text: bytes) -> ZarrRecording:

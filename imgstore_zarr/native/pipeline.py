@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from imgstore_zarr.cores import CORES
+from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.native.codecs import Bytes
 from imgstore_zarr.native.shards import ShardGeometry
 
@@ -122,7 +123,10 @@ class Pipeline:
             self._working += 1
         if self._is_small:
             self._work()
-            return
+        else:
+            self._submit()
+
+    def _submit(self) -> None:
         try:
             self._executor.submit(self._work)
         except RuntimeError:  # the interpreter is about to end
@@ -136,14 +140,15 @@ class Pipeline:
 
     def retry(self) -> None:
         """Try again to store what could not be stored, and wait for the end of that."""
-        with self._change:
-            self._error = None
-            failed = [group for group in self._queue if group.failure is not None]
-            for group in failed:
-                group.failure = None
-            self._to_encode.extend(failed)
-            self._working += 1
-        self._work()
+        with Deferred():
+            with self._change:
+                self._error = None
+                failed = [group for group in self._queue if group.failure is not None]
+                for group in failed:
+                    group.failure = None
+                self._to_encode.extend(failed)
+                self._working += 1
+            self._submit()
         self.drain()
 
     def clear(self) -> None:
@@ -151,9 +156,9 @@ class Pipeline:
         with self._change:
             self._queue.clear()
             self._to_encode.clear()
-            self._error = None
             while self._working:
                 self._change.wait()
+            self._error = None
 
     def close(self) -> None:
         """End the threads. What is not stored by now is not stored any more."""
@@ -168,7 +173,6 @@ class Pipeline:
                 self._store_in_order()
         except BaseException as error:
             with self._change:
-                self._error = error
                 self._leave()
             # Who finds it in `error` says which frame it is of; an interruption ends the caller.
             if not isinstance(error, Exception):
@@ -181,8 +185,10 @@ class Pipeline:
         except (MemoryError, OSError, RuntimeError, ValueError) as error:
             # It is raised when the groups before this one are stored.
             group.failure = error
-        except BaseException:
-            self._to_encode.appendleft(group)
+        except BaseException as error:
+            with self._change:
+                self._to_encode.appendleft(group)
+                self._error = error
             raise
 
     def _next_to_encode(self) -> Group | None:
@@ -214,8 +220,10 @@ class Pipeline:
                     if len(self._buffers) < self._room:
                         self._buffers.append(group.frames)
                     self._change.notify_all()
-        except BaseException:
-            self._storing = False
+        except BaseException as error:
+            with self._change:
+                self._error, self._storing = error, False
+                self._change.notify_all()
             raise
 
     def _next(self) -> Group | None:

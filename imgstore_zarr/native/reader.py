@@ -95,13 +95,28 @@ class ZarrFrames:
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         whole = self._geometry.whole_images and window is None
         for start, stop in _runs(positions, self._geometry, whole):
-            if whole and self._geometry.codec.compressor is None:
-                self._read_raw(int(positions[start]), out[start:stop])
-            elif whole:
-                self._read_run(int(positions[start]), out[start:stop])
-            else:
-                self._read_group(positions[start:stop], window, out[start:stop])
+            try:
+                self._read_part(positions[start:stop], window, out[start:stop])
+            except CorruptChunkError:
+                # An object of a store may have been replaced since its index was read, by a flush.
+                if self._location.path is not None or not self._forget_shard(int(positions[start])):
+                    raise
+                self._read_part(positions[start:stop], window, out[start:stop])
         return out
+
+    def _read_part(self, positions: Positions, window: Window | None, out: NDArray[Any]) -> None:
+        """Read what one call reads, see `_runs`."""
+        if not self._geometry.whole_images or window is not None:
+            self._read_group(positions, window, out)
+        elif self._geometry.codec.compressor is None:
+            self._read_raw(int(positions[0]), out)
+        else:
+            self._read_run(int(positions[0]), out)
+
+    def _forget_shard(self, position: int) -> bool:
+        """Forget the index of the shard of a frame; whether it was known."""
+        with self._lock:
+            return self._shards.pop(position // self._geometry.chunksize, None) is not None
 
     def _read_raw(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive uncompressed frames of one shard without a copy."""

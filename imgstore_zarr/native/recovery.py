@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from imgstore_zarr.lock import Lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
-from imgstore_zarr.native.extra_log import Record, read_log
+from imgstore_zarr.native.extra_log import Record, decode_lines, read_log
 from imgstore_zarr.native.inspection import changed_parts, left_over_keys
 from imgstore_zarr.native.journal import JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
@@ -116,8 +117,12 @@ def _rebuild(
     del data
     # A flush also publishes groups that are not full, so that the key may hold more.
     if whole and _published(location, geometry, chunk) <= _frames(geometry, inner):
-        if whole < len(records):
-            shutil.copyfile(path, spool / f"{chunk}.damaged")
+        damaged = spool / f"{chunk}.damaged"
+        if whole < len(records) and not damaged.exists():
+            # All at once: an interrupted repair must not keep less the second time.
+            copy = damaged.with_suffix(".copy")
+            shutil.copyfile(path, copy)
+            copy.replace(damaged)
         with path.open("r+b", buffering=0) as file:
             file.truncate(size)
             write_all(file.fileno(), encode_entries(entries), size)
@@ -194,9 +199,30 @@ def _commit(
         writer.write()
     extra: dict[str, Any] = dict(recording.extra)
     if location.exists(EXTRA_KEY):
+        if not extra:
+            location.delete("extra")  # begun from the same log
         extra = write_extra(location, log, durable=True)
     for key, document in recording.documents(count, extra).items():
         location.write(key, document, durable=True)
+
+
+def commit_flushed_extra(location: Location) -> None:
+    """Commit the extra data that a writer to another store than a directory had flushed, and left."""
+    try:
+        lines = location.read(EXTRA_KEY)
+    except FileNotFoundError:
+        return
+    recording = parse(location.name, location.read(GROUP_KEY))
+
+    def records() -> Iterator[Record]:
+        for record in decode_lines(location.name, io.BytesIO(lines)):
+            if record["frame_index"] < recording.frame_count:
+                yield record
+
+    extra = write_extra(location, records, durable=False)
+    for key, document in recording.documents(recording.frame_count, extra).items():
+        location.write(key, document)
+    location.delete(INFLIGHT)
 
 
 def rewrite_column(
@@ -228,11 +254,14 @@ def _set_aside(location: Location, spool: Path, *, keep: bool) -> None:
         target = root / SET_ASIDE
         target.mkdir(exist_ok=True)
         folder = target / f"{len(list(target.iterdir())):03d}"
-        folder.mkdir()
+        if keep:
+            # In one step: a journal without its shard would be taken for one that was moved.
+            spool.rename(folder)
+        else:
+            folder.mkdir()
         for path in dict.fromkeys(left):
             path.rename(folder / path.relative_to(root).as_posix().replace("/", "-"))
-        if keep:
-            for path in spool.iterdir():
-                path.rename(folder / path.name)
+    for journal in spool.glob("*.journal"):
+        journal.unlink()
     location.delete(INFLIGHT)
     location.delete(BUSY)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import ImgStoreError, RecordingExistsError
+from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.lock import Lock
@@ -88,6 +88,7 @@ class ZarrSink:
         RecordingExistsError
             The location already holds a recording.
         """
+        _remove_beginning(location)
         refuse_existing(location)
         sink = cls(location, recording, durable=durable)
         with sink._abandoned_on_error(sink._remove_beginnings):
@@ -98,18 +99,37 @@ class ZarrSink:
 
     @classmethod
     def resume(
-        cls, location: Location, recording: ZarrRecording, index: FrameIndex, *, durable: bool
+        cls,
+        location: Location,
+        recording: ZarrRecording,
+        index: FrameIndex,
+        document: bytes,
+        *,
+        durable: bool,
     ) -> ZarrSink:
         """Go on with a recording that nobody writes and that needs no repair.
 
+        Parameters
+        ----------
+        location, recording, index, durable
+            See `ZarrSink`.
+        document
+            The ``zarr.json`` from which all that was read.
+
         Raises
         ------
+        RecordingLockedError
+            Somebody else has written to it since.
         ChunkMissingError, CorruptChunkError
             Of the last chunk, which is not full.
         """
         sink = cls(location, recording, durable=durable)
         frames = ZarrFrames(location, recording.geometry, len(index))
         with sink._abandoned_on_error(lambda: None):
+            if location.read(GROUP_KEY) != document:
+                raise RecordingLockedError(
+                    f"{location.name} was written to just now by another process; try again"
+                )
             sink._filling = sink._committer.resume(index, frames)
             sink._count = len(index)
             sink._say_busy()
@@ -219,6 +239,11 @@ class ZarrSink:
         self._check()
 
     @property
+    def frame_count(self) -> int:
+        """Frames that were taken."""
+        return self._count
+
+    @property
     def chunk_count(self) -> int:
         """Chunks that are full."""
         return self._count // self._recording.geometry.chunksize
@@ -230,28 +255,41 @@ class ZarrSink:
         self._check_process()
         try:
             if self._extra is None:
-                self._extra = self._begin_extra()
-            self._extra_size += write_all(self._extra, [line], self._extra_size)
+                self._begin_extra()
+            if self._committer.extra:
+                # From here on the log counts, for readers and for a repair.
+                self._settle()
+                self._committer.drop_extra()
+            with Deferred():
+                self._append_extra(line)
         except OSError as error:
+            if isinstance(error, ImgStoreError):
+                raise
             what = "the record of extra data was not written"
             raise access_error(self._location, "writing", error, what) from error
 
-    def _begin_extra(self) -> int:
-        """Open the log of extra data; what is committed already is moved there, before what is new."""
-        path, committed = self._spool / _EXTRA, self._committer.extra
+    def _append_extra(self, line: bytes) -> None:
+        assert self._extra is not None
+        try:
+            write_all(self._extra, [line], self._extra_size)
+        except OSError:
+            # Of a part that was written, the next, shorter line would leave an end.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._extra, self._extra_size)
+            raise
+        self._extra_size += len(line)
+
+    def _begin_extra(self) -> None:
+        """Open the log of extra data; what is committed already is copied there, before what is new."""
+        path, committed, size = self._spool / _EXTRA, self._committer.extra, 0
         if committed:
-            self._settle()
-            records = iter_records(self._location, committed)
-            self._extra_size = write_log(path, records, durable=self._durable)
+            size = write_log(path, iter_records(self._location, committed), durable=self._durable)
             if self._location.path is None:
                 self._location.write(EXTRA_KEY, path.read_bytes())
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        self._extra_size, self._extra = size, os.open(path, flags, 0o666)
         if self._durable:
             sync_directory(self._spool)
-        if committed:
-            # From here on the log counts, for readers and for a repair.
-            self._committer.drop_extra()
-        return descriptor
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""
@@ -274,15 +312,22 @@ class ZarrSink:
         return access_error(self._location, "writing", error, what)
 
     def empty(self) -> None:
-        """Throw away every frame and all extra data; the recording stays, and can be written to."""
+        """Throw away every frame and all extra data; after an error everything is as it was."""
+        self._check_process()
+        self._pipeline.drain()
+        try:
+            self._committer.empty()
+        except OSError as error:
+            what = "nothing was thrown away"
+            raise access_error(self._location, "emptying", error, what) from error
         self._pipeline.clear()
-        if self._extra is not None:
-            os.close(self._extra)
-            (self._spool / _EXTRA).unlink()
+        extra = self._extra
+        self._begin()
+        if extra is not None:
+            os.close(extra)
+            (self._spool / _EXTRA).unlink(missing_ok=True)
             if self._location.path is None:
                 self._location.delete(EXTRA_KEY)
-        self._begin()
-        self._committer.empty()
 
     def close(self) -> None:
         """Finish the recording: the last chunk, the extra data, the commit record.
@@ -309,7 +354,8 @@ class ZarrSink:
     def _finish(self) -> None:
         filling, self._filling = self._filling, None
         if filling is not None:
-            self._pipeline.put(filling)
+            with Deferred():
+                self._pipeline.put(filling)
         failure: ImgStoreError | None = None
         try:
             if self._pipeline.error is not None:
@@ -322,13 +368,16 @@ class ZarrSink:
             if self._extra is not None:
                 lines = self._spool / _EXTRA
                 count = self._committer.count
+                if self._location.path is not None and not self._committer.extra:
+                    self._location.delete("extra")  # of a removal that was interrupted
                 self._committer.extra = write_extra(
                     self._location,
                     lambda: read_log(self._location.name, lines, count),
                     durable=self._durable,
                 )
                 self._committer.commit()
-            shutil.rmtree(self._spool)
+            # Another process may look whether the lock is free while this goes on.
+            shutil.rmtree(self._spool, ignore_errors=True)
             self._location.delete(INFLIGHT if self._location.path is None else BUSY)
         except OSError as error:
             what = "imgstore_zarr.repair(...) finishes the recording when that is mended"
@@ -345,6 +394,21 @@ def refuse_existing(location: Location) -> None:
                 raise exists_error(location, key)
     except PermissionError as error:
         raise access_error(location, "looking for a recording", error) from error
+
+
+def _remove_beginning(location: Location) -> None:
+    """Remove what a writer has left that was killed before there was a recording, or a frame."""
+    if location.path is None or not location.exists(INFLIGHT):
+        return
+    spool = location.path / INFLIGHT
+    if any(location.exists(key) for key in METADATA_FILES) or any(spool.glob("*.journal")):
+        return
+    try:
+        lock = Lock(location, lock_path(spool))
+    except ImgStoreError:
+        return  # of one that is just beginning
+    shutil.rmtree(spool, ignore_errors=True)
+    lock.release()
 
 
 def exists_error(location: Location, key: str) -> RecordingExistsError:

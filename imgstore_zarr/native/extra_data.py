@@ -1,0 +1,109 @@
+"""ZarrExtra: the extra data of a recording, in columns or still in the log of its writer."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    CorruptChunkError,
+    ImgStoreError,
+    InvalidMetadataError,
+)
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.native.extra_columns import read_extra
+from imgstore_zarr.native.extra_log import Record, decode_lines
+from imgstore_zarr.native.metadata import ZarrRecording, parse, read_group
+from imgstore_zarr.native.writer import EXTRA_KEY
+from imgstore_zarr.storage import Location
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ZarrExtra:
+    """Extra data of the frames that a recording had when it was opened."""
+
+    location: Location
+    recording: ZarrRecording
+
+    def _now(self) -> ZarrRecording:
+        """The recording as it is now: a writer moves records from its log to columns, and back."""
+        now = parse(self.location.name, read_group(self.location))
+        return now if now.keeps_frames_of(self.recording) else self.recording
+
+    def exists(self) -> bool:
+        """Whether there is any."""
+        return (
+            bool(self.recording.extra) or self.location.exists(EXTRA_KEY) or bool(self._now().extra)
+        )
+
+    def files(self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS) -> list[str]:  # noqa: ARG002
+        """Return the group that holds it; it is one, whatever the extensions of files."""
+        return [f"{self.location.name}/extra"] if self.exists() else []
+
+    def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
+        """Return one row per record; see `ExtraData.read`."""
+        now = self._now()
+        try:
+            table = self._table(now, ignore_corrupt_chunks)
+        except ChunkMissingError:
+            if (later := self._now()).extra == now.extra:
+                raise
+            table = self._table(later, ignore_corrupt_chunks)
+        if table is None or "frame_index" not in table:
+            return table
+        own = table[table["frame_index"] < self.recording.frame_count]
+        return table if len(own) == len(table) else own.reset_index(drop=True)
+
+    def _table(self, recording: ZarrRecording, ignore_corrupt: bool) -> pd.DataFrame | None:
+        import pandas as pd
+
+        if not recording.extra:
+            return self._in_flight(ignore_corrupt)
+        columns: dict[str, Any] = {}
+        for name, document in recording.extra.items():
+            try:
+                columns |= read_extra(self.location, {name: document})
+            except ImgStoreError as error:
+                if not ignore_corrupt:
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=4)
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InvalidMetadataError(
+                f"{self.location.name}: the extra data have different lengths ({lengths})"
+            )
+        return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+
+    def _in_flight(self, ignore_corrupt: bool) -> pd.DataFrame | None:
+        """Records that a writer has not yet put into columns, as far as their frames count."""
+        import pandas as pd
+
+        try:
+            lines = io.BytesIO(self.location.read(EXTRA_KEY))
+        except FileNotFoundError as error:
+            if self._now().extra:
+                raise ChunkMissingError(f"{self.location.name}: {EXTRA_KEY} is gone") from error
+            return None
+        records: list[Record] = []
+        try:
+            records.extend(
+                record
+                for record in decode_lines(self.location.name, lines)
+                if record["frame_index"] < self.recording.frame_count
+            )
+        except CorruptChunkError as error:
+            if not ignore_corrupt:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=5)
+        return pd.DataFrame(records) if records else None
+
+    def samplerate(self) -> None:
+        """None: records are not sampled at a rate."""
+        return
