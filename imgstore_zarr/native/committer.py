@@ -180,12 +180,14 @@ class Committer:
         """Throw away every frame and all extra data; after an error everything is as it was."""
         # First the commit record: from then on nobody looks at what is deleted.
         self._commit_without_extra(0, self._recording.emptied())
-        if self._chunk is not None:
-            self._chunk.discard()
+        chunk = self._chunk
         self._begin()
         self._committed = 0
-        for key in ("image/c", "extra", *(f"{name}/c" for name in self._columns)):
-            self._location.delete(key)
+        with contextlib.suppress(OSError):  # what stays belongs to nothing
+            if chunk is not None:
+                chunk.discard()
+            for key in ("image/c", "extra", *(f"{name}/c" for name in self._columns)):
+                self._location.delete(key)
 
     def release(self) -> None:
         """Close the files of the open chunk, and leave them where they are."""

@@ -286,7 +286,7 @@ class ZarrSink:
             size = write_log(path, iter_records(self._location, committed), durable=self._durable)
             if self._location.path is None:
                 self._location.write(EXTRA_KEY, path.read_bytes())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if committed else os.O_TRUNC)
         self._extra_size, self._extra = size, os.open(path, flags, 0o666)
         if self._durable:
             sync_directory(self._spool)
@@ -325,7 +325,8 @@ class ZarrSink:
         self._begin()
         if extra is not None:
             os.close(extra)
-            (self._spool / _EXTRA).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is written anew when it is needed
+                (self._spool / _EXTRA).unlink(missing_ok=True)
             if self._location.path is None:
                 self._location.delete(EXTRA_KEY)
 
