@@ -399,11 +399,15 @@ def refuse_existing(location: Location) -> None:
 
 def _remove_beginning(location: Location) -> None:
     """Remove what a writer has left that was killed before there was a recording, or a frame."""
-    if location.path is None or not location.exists(INFLIGHT):
+    if location.path is None:
         return
     spool = location.path / INFLIGHT
-    if any(location.exists(key) for key in METADATA_FILES) or any(spool.glob("*.journal")):
-        return
+    try:
+        begun = any(location.exists(key) for key in METADATA_FILES) or any(spool.glob("*.journal"))
+        if begun or not spool.exists():
+            return
+    except PermissionError:
+        return  # `refuse_existing` says so
     try:
         lock = Lock(location, lock_path(spool))
     except ImgStoreError:
