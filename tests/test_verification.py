@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import zarr
 
 import imgstore_zarr
 from imgstore_zarr import verification
+from imgstore_zarr.native import inspection
 
 SHAPE = (48, 64)
 IMAGES = np.random.default_rng(9).integers(0, 256, (35, *SHAPE), np.uint8)
