@@ -125,12 +125,11 @@ class FrameSink(Protocol):
 
 
 @runtime_checkable
-class CountsFrames(Protocol):
-    """A sink that knows how many frames it took, also when Ctrl-C came just after the last one."""
+class WaitsForRoom(Protocol):
+    """A sink that stores in other threads, and takes an image at once where there is room for it."""
 
-    @property
-    def frame_count(self) -> int:
-        """Frames that were taken."""
+    def wait_for_room(self) -> None:
+        """Wait until `append` need not wait. Ctrl-C may end this, and changes nothing."""
         ...
 
 

@@ -21,7 +21,8 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
-from imgstore_zarr.frames import CountsFrames, FrameSink, InsertsChunks
+from imgstore_zarr.frames import FrameSink, InsertsChunks, WaitsForRoom
+from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.layouts import Appends, Layout, Parts
 from imgstore_zarr.pixels import Conversion, ensure_color, is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -194,13 +195,13 @@ class ImgStoreWriter(Described):
                 )
             )
         number, time = self._checked(frame_number, frame_time)
-        try:
-            self._sink.append(self._conversion.apply(pixels), number, time)
-        except KeyboardInterrupt:
-            if isinstance(self._sink, CountsFrames) and self._sink.frame_count > self._count:
-                self._note(number, time)
-            raise
-        self._note(number, time)
+        image = self._conversion.apply(pixels)
+        if isinstance(self._sink, WaitsForRoom):
+            self._sink.wait_for_room()
+        # Ctrl-C here would leave a frame half taken.
+        with Deferred():
+            self._sink.append(image, number, time)
+            self._note(number, time)
 
     def _fitted(self, image: NDArray[Any]) -> tuple[NDArray[Any], bool]:
         """An image in the shape that is recorded, and whether it has such a shape."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,48 +180,62 @@ def test_an_interruption(
         np.testing.assert_array_equal(store_.frames[...], images[: len(store_)])
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Where tests run in the background, Ctrl-C may be ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("Ctrl-C goes to the main thread")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+INTERRUPTED_WRITER = """
+import signal, sys, time
+import numpy as np
+import imgstore_zarr
+
+writing = False
+
+def ctrl_c(*_):
+    global writing
+    if writing:  # what the lines below count is not interrupted
+        writing = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, ctrl_c)
+path, shape, group = sys.argv[1], tuple(map(int, sys.argv[2:4])), int(sys.argv[4])
+writer = imgstore_zarr.create(
+    path, "raw/zarr", shape, np.uint16, chunksize=8, inner_chunks=(group, *shape)
+)
+interrupted, offered, until = 0, 0, time.monotonic() + 3
+print("ready", flush=True)
+while interrupted <= 20 or time.monotonic() < until:
+    offered += 1
+    try:
+        writing = True
+        writer.add_image(np.full(shape, offered % 60000, np.uint16), offered, offered / 8)
+        writer.add_extra_data(value=offered, text="x" * (offered % 30))
+        writing = False
+    except KeyboardInterrupt:
+        interrupted += 1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+writer.close()
+print(offered, interrupted, flush=True)
+"""
 
 
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("shape", "group"), [((16, 16), 1), ((16, 16), 4), (SHAPE, 1)])
 def test_ctrl_c_at_any_moment(tmp_path: Path, shape: tuple[int, int], group: int) -> None:
     """Whoever goes on after Ctrl-C finds each frame once, and no other."""
     path, draw = tmp_path / "r", random.Random(3)
-    writer = imgstore_zarr.create(
-        path, "raw/zarr", shape, np.uint16, chunksize=8, inner_chunks=(group, *shape)
-    )
-    over = threading.Event()
-
-    def press() -> None:
-        while not over.wait(draw.uniform(0.0005, 0.004)):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    presser = threading.Thread(target=press)
-    presser.start()
-    interrupted, offered, until = 0, 0, time.monotonic() + 3
-    try:
-        while time.monotonic() < until or offered < 50:
-            try:
-                offered += 1
-                writer.add_image(np.full(shape, offered % 60000, np.uint16), offered, offered / 8)
-                writer.add_extra_data(value=offered, text="x" * (offered % 30))
-            except KeyboardInterrupt:
-                interrupted += 1
-    finally:
-        over.set()
-        with contextlib.suppress(KeyboardInterrupt):
-            presser.join()
-        with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(0.05)
-    writer.close()
+    arguments = [str(path), *map(str, shape), str(group)]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_WRITER, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        until = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < until:
+            child.send_signal(signal.SIGINT)
+            time.sleep(draw.uniform(0.0005, 0.004))
+        if child.poll() is None:
+            child.kill()
+        offered, interrupted = map(int, child.stdout.readline().split())
+    assert child.returncode == 0
     assert interrupted > 20
     assert imgstore_zarr.verify(path).ok
     with imgstore_zarr.open(path) as store:

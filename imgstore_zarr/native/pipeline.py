@@ -86,7 +86,11 @@ class Pipeline:
         self._buffers: list[NDArray[Any]] = []
         self._queue: deque[Group] = deque()
         self._to_encode: deque[Group] = deque()
-        self._change = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        # Released when something changed; the caller waits for it. A Condition cannot be used: Ctrl-C
+        # in its wait() may leave its lock held, or not held where the code expects it.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._storing = False
         self._error: BaseException | None = None
         self._threads = min(self._room, _MAX_THREADS, CORES)
@@ -101,21 +105,20 @@ class Pipeline:
     @property
     def waiting(self) -> tuple[Group, ...]:
         """The groups that are not stored yet."""
-        with self._change:
+        with Deferred(), self._lock:
             return tuple(self._queue)
 
     def new_group(self) -> Group:
         """Return an empty group, as soon as there is room; None of it counts before `put`."""
-        with self._change:
-            while len(self._queue) >= self._room and self._error is None:
-                self._change.wait()
+        self._wait_until(lambda: len(self._queue) < self._room or self._error is not None)
+        with Deferred(), self._lock:
             if self._buffers:
                 return Group(self._buffers.pop())
         return Group(self._geometry.new_group())
 
     def put(self, group: Group) -> None:
         """Have a group encoded and stored, behind those that were put before."""
-        with self._change:
+        with self._lock:
             self._queue.append(group)
             self._to_encode.append(group)
             if self._working == self._threads:
@@ -134,14 +137,27 @@ class Pipeline:
 
     def drain(self) -> None:
         """Wait until everything is stored, or something cannot be."""
-        with self._change:
-            while self._working or (self._queue and self._error is None):
-                self._change.wait()
+        self._wait_until(
+            lambda: not self._working and (not self._queue or self._error is not None)
+        )
+
+    def _wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait for other threads; Ctrl-C ends it between two looks, when no lock is held."""
+        while True:
+            with Deferred(), self._lock:
+                if reached():
+                    return
+            self._bell.acquire()
+
+    def _ring(self) -> None:
+        """Wake the caller up; with the lock held."""
+        if self._bell.locked():
+            self._bell.release()
 
     def retry(self) -> None:
         """Try again to store what could not be stored, and wait for the end of that."""
         with Deferred():
-            with self._change:
+            with self._lock:
                 self._error = None
                 failed = [group for group in self._queue if group.failure is not None]
                 for group in failed:
@@ -153,12 +169,11 @@ class Pipeline:
 
     def clear(self) -> None:
         """Forget everything that is not stored yet."""
-        with self._change:
+        with Deferred(), self._lock:
             self._queue.clear()
             self._to_encode.clear()
-            while self._working:
-                self._change.wait()
-            self._error = None
+        self._wait_until(lambda: not self._working)
+        self._error = None
 
     def close(self) -> None:
         """End the threads. What is not stored by now is not stored any more."""
@@ -172,7 +187,7 @@ class Pipeline:
                 self._encode(group)
                 self._store_in_order()
         except BaseException as error:
-            with self._change:
+            with self._lock:
                 self._leave()
             # Who finds it in `error` says which frame it is of; an interruption ends the caller.
             if not isinstance(error, Exception):
@@ -186,13 +201,13 @@ class Pipeline:
             # It is raised when the groups before this one are stored.
             group.failure = error
         except BaseException as error:
-            with self._change:
+            with self._lock:
                 self._to_encode.appendleft(group)
                 self._error = error
             raise
 
     def _next_to_encode(self) -> Group | None:
-        with self._change:
+        with self._lock:
             if self._to_encode and self._error is None:
                 return self._to_encode.popleft()
             # In the same step, since `put` relies on those that are working.
@@ -201,11 +216,11 @@ class Pipeline:
 
     def _leave(self) -> None:
         self._working -= 1
-        self._change.notify_all()
+        self._ring()
 
     def _store_in_order(self) -> None:
         """Store the first groups, as far as they are encoded, unless another thread does it."""
-        with self._change:
+        with self._lock:
             if self._storing:
                 return
             self._storing = True
@@ -214,23 +229,23 @@ class Pipeline:
                 if group.failure is not None:
                     raise group.failure
                 self._store(group)
-                with self._change:
+                with self._lock:
                     if self._queue and self._queue[0] is group:
                         self._queue.popleft()
                     if len(self._buffers) < self._room:
                         self._buffers.append(group.frames)
-                    self._change.notify_all()
+                    self._ring()
         except BaseException as error:
-            with self._change:
+            with self._lock:
                 self._error, self._storing = error, False
-                self._change.notify_all()
+                self._ring()
             raise
 
     def _next(self) -> Group | None:
-        with self._change:
+        with self._lock:
             first = self._queue[0] if self._queue and self._error is None else None
             if first is not None and (first.encoded is not None or first.failure is not None):
                 return first
             self._storing = False
-            self._change.notify_all()
+            self._ring()
             return None

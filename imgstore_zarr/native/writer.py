@@ -170,6 +170,7 @@ class ZarrSink:
     def _begin(self) -> None:
         self._count = 0
         self._filling: Group | None = None
+        self._room: Group | None = None
         self._told = False
         self._extra: int | None = None
         self._extra_size = 0
@@ -179,23 +180,31 @@ class ZarrSink:
         """The recording that is being written."""
         return self._recording.info
 
-    def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
-        """Append one image; see `FrameSink.append`.
+    def wait_for_room(self) -> None:
+        """Wait until a frame can be taken at once; see `WaitsForRoom`.
 
-        The image is copied, and stored by other threads. What they cannot store is raised by the next
-        call; the one after that tries again.
+        What the threads cannot store is raised by the next call; the one after that tries again.
         """
         self._check()
-        group = self._filling or self._pipeline.new_group()
-        # Ctrl-C here would leave a frame half taken.
-        with Deferred():
-            group.frames[len(group)] = image
-            group.metadata.append((frame_number, frame_time))
-            self._filling = group
-            self._count += 1
-            if len(group) == len(group.frames):
-                self._filling = None
-                self._pipeline.put(group)
+        if self._filling is None and self._room is None:
+            self._room = self._pipeline.new_group()
+
+    def append(self, image: NDArray[Any], frame_number: int, frame_time: float) -> None:
+        """Append one image, which is copied, and stored by other threads; see `FrameSink.append`.
+
+        Ctrl-C must be deferred while this runs: it would leave a frame half taken.
+        """
+        if self._filling is None and self._room is None:
+            self.wait_for_room()
+        group = self._filling or self._room
+        assert group is not None
+        group.frames[len(group)] = image
+        group.metadata.append((frame_number, frame_time))
+        self._filling, self._room = group, None
+        self._count += 1
+        if len(group) == len(group.frames):
+            self._filling = None
+            self._pipeline.put(group)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
