@@ -1,4 +1,4 @@
-"""Lock: the right to write to a recording on a file system."""
+"""Locks: the right to write to a recording."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
+import time
 import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from imgstore_zarr.errors import RecordingLockedError
 from imgstore_zarr.storage import Location, access_error
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+
+# How long it may take, at most, from making a lock's file to saying in it who holds it.
+_MAKING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,27 @@ class Holder:
     def read(cls, file: Path) -> Holder | None:
         """Return what a file says; None where that is nothing."""
         try:
-            document = json.loads(file.read_bytes())
+            return cls.parse(file.read_bytes())
+        except OSError:
+            return None
+
+    @classmethod
+    def parse(cls, text: bytes) -> Holder | None:
+        """Return what a lock says; None where that is nothing."""
+        try:
+            document = json.loads(text)
             return cls(
                 str(document["host"]),
                 int(document["pid"]),
                 document["started"],
                 str(document["since"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
+
+    def encode(self) -> bytes:
+        """Return what a lock says of this holder."""
+        return json.dumps(asdict(self)).encode() + b"\n"
 
     @property
     def is_dead(self) -> bool:
@@ -69,7 +86,7 @@ class Holder:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return True
         except OSError:
             pass  # it is there, and belongs to somebody else
@@ -88,6 +105,57 @@ def _start_of(pid: int) -> int | None:
         return int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+class HeldLock(Protocol):
+    """The right to write, until it is given up."""
+
+    def release(self) -> None:
+        """Let others write."""
+        ...
+
+
+def take_lock(location: Location, key: str) -> HeldLock:
+    """Take the lock of a recording, wherever it lies; see `Lock` and `StoreLock`."""
+    if location.path is None:
+        return StoreLock(location, key)
+    return Lock(location, location.path / key)
+
+
+class StoreLock:
+    """An object that says who writes, in a store that is no directory.
+
+    It counts as long as the process that it names may live. Two that begin at the same moment may both
+    find nothing there.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    key
+        Of the object.
+
+    Raises
+    ------
+    RecordingLockedError
+        Another process, or another writer of this one, holds it.
+    """
+
+    def __init__(self, location: Location, key: str) -> None:
+        self._location = location
+        self._key = key
+        try:
+            holder = Holder.parse(location.read(key))
+        except FileNotFoundError:
+            holder = None
+        if holder is not None and not holder.is_dead:
+            advice = f"; if that process has ended, remove the object {key}"
+            _refuse(location, holder, advice)
+        location.write(key, Holder.this_process().encode())
+
+    def release(self) -> None:
+        """Let others write."""
+        self._location.delete(self._key)
 
 
 class Lock:
@@ -113,11 +181,13 @@ class Lock:
 
     def __init__(self, location: Location, file: Path) -> None:
         self._descriptor = -1
-        while (descriptor := _locked(location, file)) is None:
+        self._file = file
+        self._kernels = True
+        while (descriptor := self._locked(location, file)) is None:
             pass
         self._descriptor = descriptor
         try:
-            os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode() + b"\n", 0)
+            os.pwrite(descriptor, Holder.this_process().encode(), 0)
         except OSError as error:
             self.release()
             raise access_error(location, "locking", error) from error
@@ -127,10 +197,13 @@ class Lock:
         """Let others write."""
         if self._descriptor >= 0:
             try:
-                os.ftruncate(self._descriptor, 0)
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                if self._kernels:
+                    os.ftruncate(self._descriptor, 0)
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                else:
+                    self._file.unlink(missing_ok=True)
             except OSError:
-                pass  # there are no locks here, or the disk is gone; closing the file is enough
+                pass  # the disk is gone; closing the file is enough
             self.forget()
 
     def forget(self) -> None:
@@ -139,30 +212,35 @@ class Lock:
         if descriptor >= 0:
             os.close(descriptor)
 
-
-def _locked(location: Location, file: Path) -> int | None:
-    """Lock a file; None where it was replaced meanwhile, since its holder removes it at the end."""
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise access_error(location, "locking", error) from error
-    try:
-        if not _flock(descriptor):
-            _check_holder(location, file)
-        if os.path.samestat(os.fstat(descriptor), file.stat()):
-            os.ftruncate(descriptor, 0)
-            return descriptor
-    except FileNotFoundError:
-        pass
-    except OSError as error:
+    def _locked(self, location: Location, file: Path) -> int | None:
+        """Lock a file; None where it was replaced meanwhile, since its holder removes it at the end."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            try:
+                descriptor, is_new = os.open(file, flags | os.O_EXCL, 0o666), True
+            except FileExistsError:
+                descriptor, is_new = os.open(file, flags, 0o666), False
+        except OSError as error:
+            raise access_error(location, "locking", error) from error
+        try:
+            self._kernels = _flock(descriptor)
+            if self._kernels or is_new:
+                if os.path.samestat(os.fstat(descriptor), file.stat()):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+            else:
+                _remove_of_the_dead(location, file)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, RecordingLockedError):
+                raise
+            if error.errno in _HELD:
+                _refuse(location, Holder.read(file))
+            raise access_error(location, "locking", error) from error
         os.close(descriptor)
-        if isinstance(error, RecordingLockedError):
-            raise
-        if error.errno in _HELD:
-            _refuse(location, Holder.read(file))
-        raise access_error(location, "locking", error) from error
-    os.close(descriptor)
-    return None
+        return None
 
 
 def _flock(descriptor: int) -> bool:
@@ -176,10 +254,20 @@ def _flock(descriptor: int) -> bool:
     return True
 
 
-def _check_holder(location: Location, file: Path) -> None:
+def _remove_of_the_dead(location: Location, file: Path) -> None:
+    """Remove the file of a holder that has ended, where the file itself is the lock."""
+    seen = file.stat()
     holder = Holder.read(file)
-    if holder is not None and not holder.is_dead:
+    alive = time.time() - seen.st_mtime < _MAKING_SECONDS if holder is None else not holder.is_dead
+    if alive:
         _refuse(location, holder, f"; if that process has ended, remove {file}")
+    # Moved first: what is removed then is certainly what was looked at, and not somebody's new lock.
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as aside:
+        moved = Path(aside) / file.name
+        file.rename(moved)
+        if not os.path.samestat(seen, moved.stat()):
+            moved.rename(file)
+            _refuse(location, Holder.read(file))
 
 
 def _refuse(location: Location, holder: Holder | None, advice: str = "") -> NoReturn:

@@ -144,7 +144,8 @@ def make_report(
     ahead, behind = number[1:] > number[:-1], number[1:] < number[:-1]
     steps = number[1:].view(np.uint64) - number[:-1].view(np.uint64)
     places = np.flatnonzero(ahead & (steps > 1))
-    with np.errstate(invalid="ignore"):  # times that are not finite have no distance
+    # Times that are not finite have no distance, and others one that is too large for a float.
+    with np.errstate(invalid="ignore", over="ignore"):
         intervals = np.diff(time)
         steady = intervals[ahead & (steps == 1)]
         jitter = float(np.std(steady)) if len(steady) else float("nan")

@@ -322,6 +322,15 @@ def _wait(coroutine: Coroutine[Any, Any, _T]) -> _T:
     return sync(coroutine)
 
 
+def _of_store(store: Store) -> Location:
+    """A directory that zarr writes to is one here, too, with its locks and its safety."""
+    from zarr.storage import LocalStore
+
+    if isinstance(store, LocalStore) and not store.read_only:
+        return Directory(Path(os.path.abspath(store.root)))  # noqa: PTH100 - see `locate`
+    return ZarrStore(store)
+
+
 _LOCATION_METHODS = ("name", "path", "read", "write", "open", "exists", "names", "delete")
 
 
@@ -344,7 +353,7 @@ def locate(location: object) -> Location:
     # A store can only be given by somebody who has imported zarr.
     zarr_store = sys.modules.get("zarr.abc.store")
     if zarr_store is not None and isinstance(location, zarr_store.Store):
-        return ZarrStore(location)
+        return _of_store(location)
     if isinstance(location, str) and "://" in location:
         parts = urlsplit(location)
         if parts.scheme != "file":

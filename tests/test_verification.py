@@ -241,3 +241,17 @@ def test_more_missing_chunks_than_are_told_one_by_one(
     shutil.rmtree(recording / "image/c")
     assert kinds(recording, quick=True) == ["chunk-missing", "chunk-damaged"]
     assert "3 more chunks" in imgstore_zarr.verify(recording, quick=True).problems[-1].message
+
+
+def test_numbers_that_were_there_before_a_renumbering(tmp_path: Path) -> None:
+    with imgstore_zarr.create(tmp_path / "r", "raw/zarr", (4, 5)) as writer:
+        for number in (5, 6, 0, 1):
+            writer.add_image(np.zeros((4, 5), np.uint8), number, 0.0)
+    with imgstore_zarr.open(tmp_path / "r") as store:
+        store.reindex()
+    assert imgstore_zarr.verify(tmp_path / "r").ok
+    file = tmp_path / "r/frame_number_before_reindex/c/0"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    (problem,) = imgstore_zarr.verify(tmp_path / "r", quick=True).problems
+    assert problem.kind == "coordinates-damaged"
+    assert "frame_number_before_reindex" in problem.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -17,10 +18,11 @@ import zarr
 from numpy.typing import NDArray
 
 import imgstore_zarr
+from imgstore_zarr.lock import Holder
 from imgstore_zarr.native import columns, layout, metadata
 from imgstore_zarr.native.open_chunk import move
 from imgstore_zarr.native.writer import ZarrSink
-from imgstore_zarr.storage import Directory
+from imgstore_zarr.storage import Directory, locate
 
 SHAPE = (8, 8)
 
@@ -248,7 +250,13 @@ def test_what_a_writer_to_a_store_had_flushed() -> None:
     writer = create(store)
     add(writer, 0, 2)
     writer.flush()
-    del writer  # its process is gone
+    with pytest.raises(imgstore_zarr.RecordingLockedError, match=rf"{os.getpid()} .*lock"):
+        create(store, "a")
+    with pytest.raises(imgstore_zarr.RecordingLockedError):
+        imgstore_zarr.repair(store)
+    # Its process is gone: Linux gives no process such a number.
+    dead = dataclasses.replace(Holder.this_process(), pid=2**22 + 1)
+    locate(store).write(".inflight/lock", dead.encode())
     with create(store, "a") as writer:
         add(writer, 2, 3)
     assert content(store) == ([0, 1, 2], [0, 1, 2])
@@ -283,6 +291,106 @@ def test_a_reader_of_extra_data_that_move(tmp_path: Path) -> None:
         table = later.get_extra_data()
         assert table is not None
         assert table["x"].tolist() == [0, 1, 2]
+
+
+def test_a_writer_to_a_store_that_was_killed() -> None:
+    store = zarr.storage.MemoryStore()
+    with create(store) as writer:
+        add(writer, 0, 2)
+    dead = dataclasses.replace(Holder.this_process(), pid=2**70)
+    locate(store).write(".inflight/lock", dead.encode())
+    with imgstore_zarr.open(store) as reader:
+        assert [problem.kind for problem in reader.report().problems] == ["repair-due"]
+    assert imgstore_zarr.repair(store).ok
+    assert content(store) == ([0, 1], [0, 1])
+    assert imgstore_zarr.verify(store).ok
+
+
+def test_a_store_of_a_directory_that_is_being_written(tmp_path: Path) -> None:
+    with create(tmp_path / "r") as writer:
+        add(writer, 0, 2)
+        with pytest.raises(imgstore_zarr.RecordingLockedError):
+            create(zarr.storage.LocalStore(tmp_path / "r"), "a")
+    assert content(tmp_path / "r") == ([0, 1], [0, 1])
+
+
+EMPTIED = """
+import os, sys
+from imgstore_zarr.storage import Directory
+from tests.test_zarr_between import add, create
+writer = create(sys.argv[1], chunksize=8)
+add(writer, 100, 108)
+writer.flush()
+Directory.delete = lambda self, key: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+writer.empty()
+add(writer, 0, 5)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_crash_after_what_was_thrown_away_could_not_be_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    killed(path, EMPTIED)
+    assert (path / "image/c/0/0/0").exists()
+    imgstore_zarr.repair(path)
+    assert content(path) == ([*range(5)], [*range(5)])
+    assert imgstore_zarr.verify(path).ok
+
+
+def test_a_writer_that_has_just_begun_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r"
+    create(path).close()
+    once = Once(ZarrSink.resume, lambda *_: True, (path / ".inflight").mkdir)
+    monkeypatch.setattr(ZarrSink, "resume", once)
+    with pytest.raises(imgstore_zarr.RecordingLockedError, match="just now by another process"):
+        create(path, "a")
+
+
+def test_a_repair_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r"
+    killed(path, CRASH)
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "write", method(Once(Directory.write, group_written, failing)))
+        with pytest.raises(
+            imgstore_zarr.RecordingAccessError, match=r"repairing failed .*make room"
+        ):
+            create(path, "a", inner_chunks=(4, 8, 8), chunksize=16)
+
+
+@pytest.mark.parametrize("earlier", [(), ("000", "001"), ("001",), ("notes",)])
+def test_files_of_others_beside_the_open_chunk(tmp_path: Path, earlier: tuple[str, ...]) -> None:
+    path = tmp_path / "r"
+    killed(path, CRASH)
+    for name in earlier:
+        (path / "set-aside" / name).mkdir(parents=True)
+    for name in ("notes.txt", "foo.journal"):
+        (path / ".inflight" / name).write_text("mine")
+    imgstore_zarr.repair(path)
+    assert imgstore_zarr.verify(path).ok
+    kept = {file.name for file in (path / "set-aside").rglob("*") if file.is_file()}
+    assert {"notes.txt", "foo.journal"} <= kept
+    assert {*earlier} <= {folder.name for folder in (path / "set-aside").iterdir()}
+
+
+def test_a_crash_at_the_very_end_of_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r"
+    writer = create(path)
+    add(writer, 0, 3)
+    with monkeypatch.context() as patch:
+
+        def killed_here(*arguments: Any, **options: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("imgstore_zarr.native.writer.shutil.rmtree", killed_here)
+        with pytest.raises(KeyboardInterrupt):
+            writer.close()
+    assert imgstore_zarr.repair(path).ok
+    assert imgstore_zarr.verify(path).ok
+    assert not (path / ".lock").exists()
 
 
 def test_a_writer_that_was_killed_before_there_was_a_recording(tmp_path: Path) -> None:

@@ -79,6 +79,17 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     file.write_text(json.dumps(asdict(alive)))
     Lock(location, file).release()
 
+    file.write_text(json.dumps(asdict(replace(alive, pid=2**70))))
+    Lock(location, file).release()
+
+    # Somebody is about to write a name into it, unless that was long ago.
+    file.touch()
+    with pytest.raises(RecordingLockedError, match=r"remove .*lock"):
+        Lock(location, file)
+    os.utime(file, (0, 0))
+    Lock(location, file).release()
+    assert not file.exists()
+
     # Of another machine nobody here can know.
     file.write_text(json.dumps(asdict(replace(alive, host="elsewhere.invalid"))))
     with pytest.raises(RecordingLockedError, match="on elsewhere"):

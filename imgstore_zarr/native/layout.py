@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
+    ImgStoreError,
     InvalidMetadataError,
     RecordingExistsError,
     RecordingLockedError,
@@ -40,11 +41,11 @@ from imgstore_zarr.native.metadata import (
 )
 from imgstore_zarr.native.open_chunk import INFLIGHT
 from imgstore_zarr.native.reader import ZarrFrames
-from imgstore_zarr.native.recovery import commit_flushed_extra, repair, rewrite_column
+from imgstore_zarr.native.recovery import repair, rewrite_column
 from imgstore_zarr.native.writer import ZarrSink
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Location, access_error
 
 # A writer that empties a recording again and again is not waited for.
 _ATTEMPTS = 3
@@ -131,6 +132,12 @@ class ZarrLayout:
         # A writer may have written the metadata of arrays and not yet those of the group.
         if not location.exists(INFLIGHT):
             problems += tuple(inspect_documents(location))
+        if recording.renumbered:
+            # Opening does not read them.
+            try:
+                read_column(location, ORIGINAL_NUMBERS, len(index), COLUMNS["frame_number"])
+            except (ChunkMissingError, CorruptChunkError) as error:
+                problems += (Problem("coordinates-damaged", str(error)),)
         return problems
 
     def left_over(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:  # noqa: ARG002
@@ -145,9 +152,12 @@ class ZarrLayout:
 
     def append(self, location: Location, spec: RecordingSpec) -> tuple[ZarrSink, Parts]:
         """Go on with a recording; see `Appends`."""
-        found = repair(location)
-        if location.path is None:
-            commit_flushed_extra(location)
+        try:
+            found = repair(location)
+        except OSError as error:
+            if isinstance(error, ImgStoreError):
+                raise
+            raise access_error(location, "repairing", error) from error
         document = read_group(location)
         recording, parts = parse(location.name, document), self.open(location)
         _check_same(recording, _planned(location, spec), spec)

@@ -23,6 +23,9 @@ SET_ASIDE = "set-aside"
 # Kept free until the chunk is finished: then, coordinates and metadata can be written on a full disk.
 _SLACK = 4 * 2**20
 
+LOCK_KEY = f"{INFLIGHT}/lock"
+"""What the writer of a recording holds locked."""
+
 BUSY = ".lock"
 """A signpost for scripts of imgstore, which look whether it is there; never read back."""
 
@@ -30,11 +33,6 @@ BUSY = ".lock"
 def shard_path(spool: Path, chunk: int) -> Path:
     """Return where the growing shard of a chunk lies."""
     return spool / f"{chunk}.shard"
-
-
-def lock_path(spool: Path) -> Path:
-    """Return the file that the writer of a recording holds locked."""
-    return spool / "lock"
 
 
 def journal_path(spool: Path, chunk: int) -> Path:

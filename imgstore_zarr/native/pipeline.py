@@ -137,9 +137,7 @@ class Pipeline:
 
     def drain(self) -> None:
         """Wait until everything is stored, or something cannot be."""
-        self._wait_until(
-            lambda: not self._working and (not self._queue or self._error is not None)
-        )
+        self._wait_until(lambda: not self._working and (not self._queue or self._error is not None))
 
     def _wait_until(self, reached: Callable[[], bool]) -> None:
         """Wait for other threads; Ctrl-C ends it between two looks, when no lock is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.lock import Lock
+from imgstore_zarr.lock import take_lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
@@ -25,9 +26,9 @@ from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
     BUSY,
     INFLIGHT,
+    LOCK_KEY,
     SET_ASIDE,
     journal_path,
-    lock_path,
     move,
     shard_path,
     sync_parents,
@@ -43,6 +44,11 @@ from imgstore_zarr.native.shards import (
 from imgstore_zarr.native.writer import EXTRA_KEY
 from imgstore_zarr.storage import Location
 
+# What writers and repairs make there; anything else is somebody's, and kept.
+_OWN_FILES = re.compile(
+    r"\d+\.(shard|journal|snapshot|damaged|copy)|lock|extra\.jsonl|zarr\.json|\.new-.*"
+)
+
 
 def repair(location: Location) -> tuple[Problem, ...]:
     """Commit every whole frame that an interrupted writer left; can itself be interrupted.
@@ -52,13 +58,17 @@ def repair(location: Location) -> tuple[Problem, ...]:
     RecordingLockedError
         A writer is at work.
     """
-    if location.path is None or not location.exists(INFLIGHT):
+    if not location.exists(INFLIGHT):
         return ()
-    spool = location.path / INFLIGHT
-    lock = Lock(location, lock_path(spool))
+    lock = take_lock(location, LOCK_KEY)
     try:
+        if location.path is None:
+            _commit_flushed_extra(location)
+            return ()
+        spool = location.path / INFLIGHT
         recording = parse(location.name, location.read(GROUP_KEY))
-        journals = sorted(int(path.stem) for path in spool.glob("*.journal"))
+        stems = [path.stem for path in spool.glob("*.journal")]
+        journals = sorted(int(stem) for stem in stems if stem.isdecimal())
         problems: list[Problem] = []
         count = recording.frame_count
         records: list[JournalRecord] = []
@@ -66,7 +76,8 @@ def repair(location: Location) -> tuple[Problem, ...]:
             chunk = journals[-1]
             start = chunk * recording.geometry.chunksize
             written, damaged = decode_journal(journal_path(spool, chunk).read_bytes())
-            whole = _rebuild(location, recording.geometry, spool, chunk, written)
+            committed = max(0, count - start)
+            whole = _rebuild(location, recording.geometry, spool, chunk, written, committed)
             end = start + len(written) + damaged
             lost = end - max(start + whole, count)
             if lost > 0:
@@ -80,7 +91,8 @@ def repair(location: Location) -> tuple[Problem, ...]:
         log = _Log(location, count)
         _commit(location, recording, count, records, log)
         problems += log.problems
-        _set_aside(location, spool, keep=bool(problems))
+        unknown = [path for path in spool.iterdir() if not _OWN_FILES.fullmatch(path.name)]
+        _set_aside(location, spool, keep=bool(problems or unknown))
         return tuple(problems)
     finally:
         lock.release()
@@ -92,8 +104,12 @@ def _rebuild(
     spool: Path,
     chunk: int,
     records: list[JournalRecord],
+    committed: int,
 ) -> int:
-    """Give the open shard its index and move it to its key; return how many frames are whole."""
+    """Give the open shard its index and move it to its key; return how many frames are whole.
+
+    What is at the key stays where it is needed for frames that are committed already.
+    """
     path = shard_path(spool, chunk)
     if not path.exists():
         # The writer, or an earlier repair, had moved it before it was interrupted.
@@ -115,8 +131,9 @@ def _rebuild(
             size += record.length
         whole += 1
     del data
-    # A flush also publishes groups that are not full, so that the key may hold more.
-    if whole and _published(location, geometry, chunk) <= _frames(geometry, inner):
+    # A flush also publishes groups that are not full, so that the key may hold more. Frames there that
+    # are not committed may be of a recording that was emptied, and not be deleted yet.
+    if whole and _frames(geometry, inner) >= committed:
         damaged = spool / f"{chunk}.damaged"
         if whole < len(records) and not damaged.exists():
             # All at once: an interrupted repair must not keep less the second time.
@@ -206,11 +223,12 @@ def _commit(
         location.write(key, document, durable=True)
 
 
-def commit_flushed_extra(location: Location) -> None:
+def _commit_flushed_extra(location: Location) -> None:
     """Commit the extra data that a writer to another store than a directory had flushed, and left."""
     try:
         lines = location.read(EXTRA_KEY)
     except FileNotFoundError:
+        location.delete(INFLIGHT)
         return
     recording = parse(location.name, location.read(GROUP_KEY))
 
@@ -253,15 +271,17 @@ def _set_aside(location: Location, spool: Path, *, keep: bool) -> None:
     if keep or left:
         target = root / SET_ASIDE
         target.mkdir(exist_ok=True)
-        folder = target / f"{len(list(target.iterdir())):03d}"
+        numbers = [int(path.name) for path in target.iterdir() if path.name.isdecimal()]
+        folder = target / f"{max(numbers, default=-1) + 1:03d}"
         if keep:
             # In one step: a journal without its shard would be taken for one that was moved.
             spool.rename(folder)
         else:
             folder.mkdir()
         for path in dict.fromkeys(left):
-            path.rename(folder / path.relative_to(root).as_posix().replace("/", "-"))
+            if path.exists():  # not with the folder that it was in
+                path.rename(folder / path.relative_to(root).as_posix().replace("/", "-"))
+    location.delete(BUSY)
     for journal in spool.glob("*.journal"):
         journal.unlink()
     location.delete(INFLIGHT)
-    location.delete(BUSY)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.lock import Lock
+from imgstore_zarr.lock import take_lock
 from imgstore_zarr.native.committer import Committer
 from imgstore_zarr.native.extra_columns import check_field_names, iter_records, write_extra
 from imgstore_zarr.native.extra_log import Record, encode_line, read_log, write_log
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
-from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, lock_path, write_all
+from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, LOCK_KEY, write_all
 from imgstore_zarr.native.pipeline import Group, Pipeline
 from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.recording import RecordingInfo
@@ -71,7 +71,7 @@ class ZarrSink:
         except OSError as error:
             raise access_error(location, "writing", error) from error
         try:
-            self._lock = Lock(location, lock_path(self._spool))
+            self._lock = take_lock(location, LOCK_KEY)
         except OSError:
             shutil.rmtree(self._spool, ignore_errors=True)
             raise
@@ -123,13 +123,14 @@ class ZarrSink:
         ChunkMissingError, CorruptChunkError
             Of the last chunk, which is not full.
         """
-        sink = cls(location, recording, durable=durable)
+        try:
+            sink = cls(location, recording, durable=durable)
+        except RecordingExistsError as error:
+            raise _locked_just_now(location) from error
         frames = ZarrFrames(location, recording.geometry, len(index))
         with sink._abandoned_on_error(lambda: None):
             if location.read(GROUP_KEY) != document:
-                raise RecordingLockedError(
-                    f"{location.name} was written to just now by another process; try again"
-                )
+                raise _locked_just_now(location)
             sink._filling = sink._committer.resume(index, frames)
             sink._count = len(index)
             sink._say_busy()
@@ -386,14 +387,24 @@ class ZarrSink:
                     durable=self._durable,
                 )
                 self._committer.commit()
-            # Another process may look whether the lock is free while this goes on.
+            if self._location.path is not None:
+                self._location.delete(BUSY)
+            # Last, with the lock: what is left of it makes a repair due. Another process may look
+            # whether the lock is free while this goes on.
             shutil.rmtree(self._spool, ignore_errors=True)
-            self._location.delete(INFLIGHT if self._location.path is None else BUSY)
+            if self._location.path is None:
+                self._location.delete(INFLIGHT)
         except OSError as error:
             what = "imgstore_zarr.repair(...) finishes the recording when that is mended"
             raise failure or access_error(self._location, "finishing", error, what) from error
         if failure is not None:
             raise failure
+
+
+def _locked_just_now(location: Location) -> RecordingLockedError:
+    return RecordingLockedError(
+        f"{location.name} was written to just now by another process; try again"
+    )
 
 
 def refuse_existing(location: Location) -> None:
@@ -418,7 +429,7 @@ def _remove_beginning(location: Location) -> None:
     except PermissionError:
         return  # `refuse_existing` says so
     try:
-        lock = Lock(location, lock_path(spool))
+        lock = take_lock(location, LOCK_KEY)
     except ImgStoreError:
         return  # of one that is just beginning
     shutil.rmtree(spool, ignore_errors=True)
