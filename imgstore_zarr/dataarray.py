@@ -14,7 +14,6 @@ from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.pixels import is_color
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 BLOCK_BYTES = 128 * 2**20
@@ -199,31 +198,6 @@ def _check_blocks(dim: str, size: int, wanted: Any) -> None:
         f"chunks along {dim} cannot be {wanted!r}: give 'auto', a number of at least 1, -1 for one "
         f"block, or lengths that add up to {size}"
     )
-
-
-def to_datatree(images: xr.DataArray, extra: pd.DataFrame | None) -> xr.DataTree:
-    """Return images at the root of a tree, and extra data as its group ``extra``.
-
-    Parameters
-    ----------
-    images
-        What `to_dataarray` gave.
-    extra
-        One row per record, or None where there is none.
-    """
-    import xarray as xr
-
-    tree: dict[str, xr.Dataset] = {"/": images.to_dataset()}
-    if extra is not None:
-        names: dict[str, str] = {}  # from that in the tree to the field's own
-        for field in extra.columns:
-            name = str(field).replace("/", "_")
-            while name != field and (name in names or name in extra.columns):
-                name += "_"
-            names[name] = field
-        table = extra.set_axis(list(names), axis="columns").rename_axis("record")
-        tree["/extra"] = xr.Dataset.from_dataframe(table)
-    return xr.DataTree.from_dict(tree)
 
 
 def datetimes(frame_time: NDArray[np.float64]) -> NDArray[np.datetime64]:

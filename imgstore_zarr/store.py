@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.dataarray import Chunks, to_dataarray, to_datatree
+from imgstore_zarr.dataarray import Chunks, to_dataarray
+from imgstore_zarr.datatree import to_datatree
 from imgstore_zarr.described import NAN, Described, FrameMetadata
 from imgstore_zarr.errors import (
     EndOfRecordingError,
@@ -23,6 +23,7 @@ from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.frames import ConvertedSource, Frames, FrameSource
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import Layout, Parts, Renumbers, refreshed
+from imgstore_zarr.lookup import Lookup
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.sqlite_index import index_file, save_sqlite
@@ -210,23 +211,10 @@ class ImgStore(Described):
             No such frame.
         """
         if frame_index is not None:
-            return self._image_at(self._position(frame_index))
+            return self._image_at(self._lookup.position(frame_index))
         if frame_number is None:
             raise FrameNotFoundError(f"{self.filename}: give a frame_number or a frame_index")
-        find = self.index.position_of_number if exact_only else self.index.position_nearest_number
-        try:
-            position = find(frame_number)
-        except TypeError as error:
-            raise FrameNotFoundError(
-                f"{self.filename}: {frame_number!r} is no frame number; give an integer"
-            ) from error
-        if position is None:
-            raise self._not_found(
-                f"no frame has the number {frame_number}",
-                f"the {self.frame_count} frames have numbers from {self.frame_min} to "
-                f"{self.frame_max}; exact_only=False gives the nearest",
-            )
-        return self._image_at(position)
+        return self._image_at(self._lookup.number(frame_number, exact_only))
 
     def get_nearest_image(self, frame_time: float) -> tuple[NDArray[Any], FrameMetadata]:
         """Read the image whose frame time is nearest, and move the cursor to it.
@@ -241,40 +229,11 @@ class ImgStore(Described):
         FrameNotFoundError
             The recording is empty, no time is known, or the one asked for is NaN.
         """
-        try:
-            position = self.index.position_nearest_time(frame_time)
-        except (TypeError, ValueError) as error:
-            raise FrameNotFoundError(
-                f"{self.filename}: {frame_time!r} is no time; give seconds"
-            ) from error
-        if position is None:
-            raise self._not_found(
-                f"none of the {self.frame_count} frames is near {frame_time}",
-                "give seconds; frames of which the time is not known are near none",
-            )
-        return self._image_at(position)
+        return self._image_at(self._lookup.nearest_time(frame_time))
 
-    def _position(self, frame_index: Any) -> int:
-        try:
-            whole = isinstance(frame_index, float) and frame_index.is_integer()
-            position = int(frame_index) if whole else operator.index(frame_index)
-        except TypeError as error:
-            raise FrameNotFoundError(
-                f"{self.filename}: {frame_index!r} is no position; give an integer"
-            ) from error
-        if not 0 <= position < len(self):
-            raise self._not_found(
-                f"there is no position {position}",
-                f"the recording has positions 0 .. {len(self) - 1}",
-            )
-        return position
-
-    def _not_found(self, what: str, hint: str) -> FrameNotFoundError:
-        if why := self._parts.left_out():
-            hint = f"it may be in a chunk that is left out: {why}"
-        elif not len(self):
-            hint = "the recording has no frames"
-        return FrameNotFoundError(f"{self.filename}: {what}; {hint}")
+    @property
+    def _lookup(self) -> Lookup:
+        return Lookup(self._parts)
 
     def _image_at(self, position: int) -> tuple[NDArray[Any], FrameMetadata]:
         image = self._source.read(np.array([position], np.int64))[0]

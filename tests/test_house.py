@@ -33,6 +33,8 @@ FLOORS = {
     "video": 2,
     "native": 3,
     "dataarray": 3,
+    "datatree": 3,
+    "lookup": 3,
     "backend_array": 3,
     "aligned_array": 3,
     "report": 3,
