@@ -10,12 +10,14 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from imgstore_zarr.frames import Frames, FrameSource
+from imgstore_zarr.shared_sources import SharedSource
 
 
 class FramesArray(BackendArray):
     """Reads frames when xarray asks for values.
 
-    What is pickled (for dask workers) is where the frames lie, neither frames nor handles.
+    What is pickled (for dask workers) is where the frames lie, neither frames nor handles; see
+    `SharedSource`.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ class FramesArray(BackendArray):
     """
 
     def __init__(self, source: FrameSource) -> None:
-        self._frames = Frames(source)
+        self._shared = SharedSource(source)
         self.shape = source.shape
         self.dtype = np.dtype(source.dtype)
 
@@ -47,7 +49,7 @@ class FramesArray(BackendArray):
             for part, size in zip(key, self.shape, strict=True)
         )
         low = tuple(part if isinstance(part, slice) else _span(part) for part in rest)
-        block = self._frames[(frames, *low)]
+        block = Frames(self._shared.source)[(frames, *low)]
         axis = 1 if isinstance(frames, slice) or np.ndim(frames) else 0
         for part in rest:
             if isinstance(part, slice):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import MissingDependencyError
-from imgstore_zarr.frames import FrameSource
+from imgstore_zarr.frames import FrameSource, Tiled
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.pixels import is_color
 
@@ -147,8 +148,19 @@ def to_dataarray(
     }
     if chunks is not None:
         variable = variable.chunk(_dask_chunks(dims, source, index, chunks))
+        _warn_of_cuts(source, index, variable.chunks or ())
     array = xr.DataArray(variable, coords=coords, name="image")
-    return array if by is None else array.set_xindex(by)
+    return array if by is None else _looked_up(array, by)
+
+
+def _looked_up(array: xr.DataArray, by: str) -> xr.DataArray:
+    """Let ``.sel`` look up a coordinate; xarray's own index does it where values ascend."""
+    values = array[by].values
+    if bool(np.all(values[1:] > values[:-1])):
+        return array.set_xindex(by)
+    from imgstore_zarr.unsorted_index import UnsortedIndex
+
+    return array.set_xindex(by, UnsortedIndex)
 
 
 def blocks_of(source: FrameSource, index: FrameIndex, frames: int | None = None) -> tuple[int, ...]:
@@ -180,6 +192,35 @@ def _dask_chunks(
     elif isinstance(frame, int | np.integer) and frame > 0:
         sizes["frame"] = blocks_of(source, index, int(frame))
     return dict.fromkeys(dims, -1) | sizes
+
+
+def _warn_of_cuts(
+    source: FrameSource, index: FrameIndex, blocks: tuple[tuple[int, ...], ...]
+) -> None:
+    """Warn of blocks that need a part of what can only be read, or decoded, whole."""
+    unit = source.preferred_chunks[0]
+    bounds = np.cumsum(blocks[0])[:-1]
+    starts = index.chunk_starts[np.searchsorted(index.chunk_starts, bounds, "right") - 1]
+    cut = int(np.count_nonzero((bounds - starts) % unit))
+    if cut:
+        longest = max(blocks[0])
+        better = max(round(longest / unit), 1) * unit
+        warnings.warn(
+            f"{cut} of {len(bounds)} boundaries between blocks cut what is best read together, {unit} "
+            f"frames (a shard or a GOP), of which both blocks then read or decode parts; better is "
+            f"chunks={{'frame': {better}}} or a multiple of {unit}",
+            stacklevel=4,
+        )
+    tile = source.tile if isinstance(source, Tiled) else source.shape[1:3]
+    for dim, lengths, size in zip("yx", blocks[1:3], tile, strict=True):
+        if any(bound % size for bound in np.cumsum(lengths)[:-1].tolist()):
+            whole = "images" if size == source.shape[1:3]["yx".index(dim)] else "tiles of images"
+            warnings.warn(
+                f"blocks of {max(lengths)} along {dim} cut {whole}, {size} pixels long, so that each is "
+                f"read by several blocks; better is {size} or a multiple, or a recording with other "
+                "inner_chunks",
+                stacklevel=4,
+            )
 
 
 def _check_blocks(dim: str, size: int, wanted: Any) -> None:

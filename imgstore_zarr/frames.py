@@ -90,6 +90,16 @@ class FrameSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Tiled(Protocol):
+    """A source of which parts of images can be read without the rest."""
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(y, x) of what is decoded together."""
+        ...
+
+
 class FrameSink(Protocol):
     """Takes the frames of a recording that is being written."""
 

@@ -56,9 +56,12 @@ class ImgStoreBackend(BackendEntrypoint):
         return dataset.drop_vars(names, errors="ignore")
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Whether a layout recognises the location by its marker files."""
+        """Whether a layout recognises the location, and it has the ``metadata.yaml`` of a recording.
+
+        Nothing is opened. Zarr groups of others have no such file, and are left to xarray's own engine.
+        """
         try:
-            find_layout(locate(filename_or_obj))
-        except ImgStoreError:
+            location = locate(filename_or_obj)
+            return location.exists("metadata.yaml") and find_layout(location) is not None
+        except (ImgStoreError, OSError):
             return False
-        return True

@@ -113,7 +113,7 @@ def test_other_channels_have_no_names() -> None:
     assert "channel" not in array.coords
 
 
-@pytest.mark.parametrize("chunks", [None, "auto", 4, {"frame": 4}], ids=str)
+@pytest.mark.parametrize("chunks", [None, "auto", 8, {"frame": 16}], ids=str)
 def test_nothing_is_read_before_values_are_asked_for(chunks: Any) -> None:
     source, array = gray(chunks=chunks, by="frame_number", datetime=True)
     part = array.isel(frame=slice(8, 12), y=slice(1, 3)).isel(x=2)
@@ -124,7 +124,10 @@ def test_nothing_is_read_before_values_are_asked_for(chunks: Any) -> None:
     assert part.shape == (4, 2)
     assert source.read_positions == []
     np.testing.assert_array_equal(part.values, GRAY[8:12, 1:3, 2])
+    blocks = {8: range(8, 16), 16: range(16)}
+    size = chunks["frame"] if isinstance(chunks, dict) else chunks
     assert sorted(set(source.read_positions)) == [8, 9, 10, 11]
+    assert set(source.read_positions) <= {*blocks.get(size, range(COUNT))}
 
 
 def test_without_dask_nothing_more_is_read_than_asked_for() -> None:
@@ -202,11 +205,9 @@ def test_a_mask_of_frames() -> None:
         (16, (16, 7)),
         (10, (8, 8, 7)),
         (np.int64(10), (8, 8, 7)),
-        (4, (4, 4, 4, 4, 4, 3)),
         ({"frame": 8}, (8, 8, 7)),
         ({"frame": "auto"}, (23,)),
         ({}, (23,)),
-        ({"frame": (20, 3)}, (20, 3)),
         ({"frame": -1}, (23,)),
     ],
     ids=str,
@@ -219,8 +220,36 @@ def test_dask_blocks(chunks: Any, frames: tuple[int, ...]) -> None:
     assert sorted(source.read_positions) == list(range(COUNT))
 
 
+@pytest.mark.parametrize(
+    ("chunks", "frames", "better"),
+    [(4, (4, 4, 4, 4, 4, 3), 8), ({"frame": (20, 3)}, (20, 3), 16), ((12, 11), (12, 11), 16)],
+    ids=str,
+)
+def test_blocks_that_cut_a_shard_are_warned_of(
+    chunks: Any, frames: tuple[int, ...], better: int
+) -> None:
+    with pytest.warns(UserWarning, match=rf"cut .* 8 frames .* better is chunks=.*: {better}}}") as told:
+        source, array = gray(chunks=chunks)
+    assert len(told) == 1
+    assert array.chunks == (frames, (5,), (6,))
+    with dask.config.set(scheduler="threads"):
+        np.testing.assert_array_equal(array.values, GRAY)
+    assert sorted(source.read_positions) == list(range(COUNT))
+
+
+def test_tiles_are_read_by_themselves() -> None:
+    class Tiles(CountingSource):
+        tile = (3, 4)
+
+    with pytest.warns(UserWarning, match="blocks of 2 along y cut tiles of images, 3 pixels long"):
+        to_dataarray(Tiles(GRAY), INDEX, attributes={}, chunks={"y": 2})
+    to_dataarray(Tiles(GRAY), INDEX, attributes={}, chunks={"frame": 8, "y": 3, "x": 4})
+
+
 def test_dask_blocks_of_part_of_an_image() -> None:
-    _, array = color(chunks={"frame": 8, "y": 3, "x": 4})
+    with pytest.warns(UserWarning, match=r"along . cut images, . pixels long, .* several blocks") as told:
+        _, array = color(chunks={"frame": 8, "y": 3, "x": 4})
+    assert len(told) == 2
     assert array.chunks == ((8, 8, 7), (3, 2), (4, 2), (3,))
     with dask.config.set(scheduler="threads"):
         np.testing.assert_array_equal(array.values, COLOR)

@@ -88,6 +88,12 @@ class ZarrFrames:
         """Whole shards."""
         return (self._geometry.chunksize, *self._geometry.image_shape)
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(y, x) of an inner chunk."""
+        y, x = self._geometry.inner_shape[1:3]
+        return y, x
+
     def read(
         self, positions: Positions, window: Window | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:

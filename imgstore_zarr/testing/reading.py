@@ -306,6 +306,7 @@ class LayoutTests(abc.ABC):
 
     # As a DataArray.
 
+    @pytest.mark.filterwarnings("ignore:.*better is:UserWarning")
     @pytest.mark.parametrize("chunks", [None, "auto", 2, {"frame": 3, "y": 4}], ids=str)
     def test_to_xarray(self, example: Example, store: imgstore_zarr.ImgStore, chunks: Any) -> None:
         if chunks is not None:

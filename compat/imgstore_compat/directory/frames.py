@@ -11,6 +11,7 @@ from imgstore_compat.directory.image_files import decode_image, read_npy
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.shared_sources import packed, unpacked
 from imgstore_zarr.storage import Location, access_error
 
 
@@ -78,6 +79,14 @@ class DirectoryFrames:
         self._numbers = index.chunk_numbers
         self._starts = index.chunk_starts
         self._count = len(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        return state | {name: packed(state[name]) for name in ("_numbers", "_starts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._numbers, self._starts = unpacked(state["_numbers"]), unpacked(state["_starts"])
 
     @property
     def shape(self) -> tuple[int, ...]:

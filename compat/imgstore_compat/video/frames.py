@@ -17,6 +17,7 @@ from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, Unsupport
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import Int64s
 from imgstore_zarr.pixels import is_color
+from imgstore_zarr.shared_sources import packed, unpacked
 from imgstore_zarr.storage import Directory
 from imgstore_zarr.video import VideoFile
 
@@ -74,9 +75,11 @@ class VideoFrames:
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_lock", "_process", "_leases", "_last")
-        return {k: v for k, v in self.__dict__.items() if k not in own}
+        state = {k: v for k, v in self.__dict__.items() if k not in own}
+        return state | {name: packed(state[name]) for name in ("_numbers", "_starts")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state |= {name: unpacked(state[name]) for name in ("_numbers", "_starts")}
         self.__dict__.update(state)
         self._start_afresh()
 

@@ -1,0 +1,262 @@
+"""Recordings in the hands of xarray and dask: look-ups, files, guesses, schedulers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import imgstore_zarr
+from imgstore_zarr import FrameIndex, FrameNotFoundError, shared_sources
+from imgstore_zarr.dataarray import to_dataarray
+from imgstore_zarr.xarray_engine import ImgStoreBackend
+from tests.test_dataarray import CountingSource
+
+COUNT = 40
+SHAPE = (16, 24)
+
+
+def images() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE), np.uint8)
+
+
+def recorded(path: Path, format: str = "zstd/zarr", chunksize: int = 16, **options: Any) -> Path:
+    with imgstore_zarr.create(
+        path, format, SHAPE, chunksize=chunksize, metadata={"rig": 3}, **options
+    ) as writer:
+        for i, image in enumerate(images()):
+            writer.add_image(image, 2 * i, 1.7e9 + i / 10)
+            writer.add_extra_data(value=i)
+    return path
+
+
+def labelled(values: list[Any], by: str = "frame_number") -> xr.DataArray:
+    """Frames whose only pixel is their position."""
+    pixels = np.arange(len(values), dtype=np.int64).reshape(-1, 1, 1)
+    numbers = values if by == "frame_number" else range(len(values))
+    times = values if by == "frame_time" else [0.0] * len(values)
+    index = FrameIndex(np.array(numbers, np.int64), np.array(times, float), [0])
+    array = to_dataarray(CountingSource(pixels), index, attributes={}, by=by)  # type: ignore[arg-type]
+    return array.isel(y=0, x=0)
+
+
+# Numbers and times that repeat, or go back
+
+
+def test_repeated_numbers() -> None:
+    array = labelled([0, 2, 4, 3, 3, 9, 10])
+    assert int(array.sel(frame_number=9)) == 5
+    assert int(array.sel(frame_number=3, method="nearest")) == 3
+    assert array.sel(frame_number=[10, 0]).values.tolist() == [6, 0]
+    with pytest.raises(
+        FrameNotFoundError, match=r"2 frames have the frame_number 3, at positions 3, 4"
+    ):
+        array.sel(frame_number=[0, 3])
+    with pytest.raises(KeyError, match="frame_number from 0 to 10; method='nearest' gives"):
+        array.sel(frame_number=5)
+    with pytest.raises(FrameNotFoundError):
+        array.sel(frame_number=50, method="nearest", tolerance=2)
+    with pytest.raises(FrameNotFoundError, match=r"after 4 at position 2 follows 3; .*no slice"):
+        array.sel(frame_number=slice(0, 4))
+    pointwise = array.sel(frame_number=xr.DataArray([2, 4], dims="trial", coords={"trial": [7, 8]}))
+    assert pointwise.dims == ("trial",)
+    assert pointwise.trial.values.tolist() == [7, 8]
+    again = pickle.loads(pickle.dumps(array.isel(frame=slice(2, None)).load()))
+    assert int(again.sel(frame_number=3, method="nearest")) == 3
+
+
+def test_numbers_that_only_repeat_can_be_sliced() -> None:
+    array = labelled([0, 1, 1, 2, 5])
+    assert array.sel(frame_number=slice(1, 2)).values.tolist() == [1, 2, 3]
+
+
+def test_times_that_are_not_known() -> None:
+    array = labelled([0.0, np.nan, 2.0, np.nan, 1.0], "frame_time")
+    assert int(array.sel(frame_time=1.2, method="nearest")) == 4
+    with pytest.raises(FrameNotFoundError):
+        array.sel(frame_time=np.nan)
+    nothing = labelled([np.nan, np.nan], "frame_time")
+    with pytest.raises(FrameNotFoundError, match="from none"):
+        nothing.sel(frame_time=1.0)
+
+
+@given(
+    st.lists(st.integers(-20, 20), min_size=1, max_size=30),
+    st.lists(st.integers(-25, 25), min_size=1, max_size=8),
+    st.sampled_from(["nearest", "ffill", "bfill"]),
+)
+def test_methods_as_pandas_has_them(values: list[int], wanted: list[int], method: Any) -> None:
+    """On repeats the first in recording order; pandas only takes what ascends."""
+    series = pd.Series(range(len(values)), index=values).groupby(level=0).first().sort_index()
+    places = series.index.get_indexer(pd.Index(wanted), method=method)
+    array = labelled(values)
+    if (places < 0).any():
+        with pytest.raises(KeyError):
+            array.sel(frame_number=wanted, method=method)
+    else:
+        expected = series.to_numpy()[places].tolist()
+        assert array.sel(frame_number=wanted, method=method).values.tolist() == expected
+
+
+# Files that xarray writes and guesses
+
+
+@pytest.mark.parametrize("kind", ["netcdf", "zarr"])
+@pytest.mark.parametrize("chunks", [None, "auto"])
+def test_what_xarray_writes_keeps_everything(tmp_path: Path, kind: str, chunks: Any) -> None:
+    store = imgstore_zarr.open(recorded(tmp_path / "r"))
+    array = store.to_xarray(chunks=chunks)
+    if kind == "netcdf":
+        array.to_netcdf(tmp_path / "copy.nc", engine="h5netcdf")
+        copy = xr.open_dataset(tmp_path / "copy.nc", engine="h5netcdf")["image"]
+    else:
+        array.to_dataset().to_zarr(tmp_path / "copy.zarr", zarr_format=3, consolidated=False)
+        copy = xr.open_zarr(tmp_path / "copy.zarr", consolidated=False)["image"]
+    xr.testing.assert_identical(copy.load(), array.load())
+    assert copy.attrs["uuid"] == store.uuid
+    copy.close()
+
+
+@pytest.mark.parametrize("format", ["zstd/zarr", "avc1/mp4", "png/dir"])
+def test_recordings_are_guessed(tmp_path: Path, format: str) -> None:
+    with xr.open_dataset(recorded(tmp_path / "r", format)) as dataset:
+        assert dataset.sizes == {"frame": COUNT, "y": SHAPE[0], "x": SHAPE[1]}
+
+
+@pytest.mark.parametrize("suffix", ["", ".zarr"])
+def test_zarr_groups_of_others_are_left_alone(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"group{suffix}"
+    xr.Dataset({"a": ("x", np.arange(3))}).to_zarr(path, zarr_format=3, consolidated=False)
+    guess = ImgStoreBackend().guess_can_open
+    assert not guess(path)
+    assert not guess(tmp_path / "nothing")
+    assert not guess(3)
+    if suffix:
+        with xr.open_dataset(path, consolidated=False) as dataset:
+            assert dataset["a"].values.tolist() == [0, 1, 2]
+
+
+# Dask
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What this process had open of other tests must not be counted."""
+    shared_sources._kept.clear()
+    yield
+    shared_sources._kept.clear()
+
+
+@pytest.mark.parametrize("format", ["raw/zarr", "zstd/zarr", "avc1/mp4", "png/dir"])
+@pytest.mark.parametrize("scheduler", ["threads", "processes", "sync"])
+def test_schedulers(tmp_path: Path, format: str, scheduler: str) -> None:
+    store = imgstore_zarr.open(recorded(tmp_path / "r", format))
+    expected = store.frames[...].mean(axis=(1, 2))
+    array = store.to_xarray(chunks=16).mean(("y", "x"))
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        np.testing.assert_allclose(array.values, expected)
+
+
+def test_distributed(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    store = imgstore_zarr.open(recorded(tmp_path / "r", "avc1/mp4"))
+    expected = store.frames[...].mean(axis=(1, 2))
+    array = store.to_xarray(chunks=16).mean(("y", "x"))
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        np.testing.assert_allclose(client.compute(array).result().values, expected)
+        opened = client.run(lambda: len(shared_sources._kept))
+    assert set(opened.values()) <= {0, 1}
+    assert sum(opened.values()) >= 1
+
+
+def test_tasks_carry_no_index(tmp_path: Path) -> None:
+    """A week of a thousand chunks and more is a few hundred bytes."""
+    from imgstore_compat.video.frames import VideoFrames
+
+    from imgstore_zarr.storage import Directory
+
+    starts = np.arange(1512) * 10_000
+    source = VideoFrames(
+        Directory(tmp_path), ".mp4", (1024, 1024), np.arange(1512), starts, 15_120_000
+    )
+    array = shared_sources.SharedSource(source)
+    assert len(pickle.dumps(array)) < 1000
+    again = pickle.loads(pickle.dumps(array)).source
+    assert again.shape == source.shape
+    np.testing.assert_array_equal(again._starts, starts)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_process_opens_a_recording_once(tmp_path: Path) -> None:
+    array = imgstore_zarr.open(recorded(tmp_path / "r")).to_xarray()
+    pickled = pickle.dumps(array)
+    copies = [pickle.loads(pickled) for _ in range(3)]
+    np.testing.assert_array_equal(copies[0].values, images())
+    (shared,) = shared_sources._kept.values()
+    assert len(shared.source._shards) == 3  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(copies[1].values, images())
+    assert list(shared_sources._kept.values()) == [shared]
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_recording_that_was_made_anew_is_another_one(tmp_path: Path) -> None:
+    import shutil
+
+    first = pickle.loads(pickle.dumps(imgstore_zarr.open(recorded(tmp_path / "r")).to_xarray()))
+    assert first[3, 2, 1] == images()[3, 2, 1]
+    shutil.rmtree(tmp_path / "r")
+    with imgstore_zarr.create(tmp_path / "r", "zstd/zarr", SHAPE, chunksize=16) as writer:
+        for image in images():
+            writer.add_image(255 - image, 0, 0.0)
+    second = pickle.loads(pickle.dumps(imgstore_zarr.open(tmp_path / "r").to_xarray()))
+    np.testing.assert_array_equal(second.values, 255 - images())
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_few_recordings_stay_open(tmp_path: Path) -> None:
+    pickled = pickle.dumps(imgstore_zarr.open(recorded(tmp_path / "r")).to_xarray())
+    first = pickle.loads(pickled)
+    for _ in range(shared_sources.KEPT + 3):
+        other = imgstore_zarr.open(tmp_path / "r").to_xarray()
+        assert pickle.loads(pickle.dumps(other))[0, 0, 0] == images()[0, 0, 0]
+    assert len(shared_sources._kept) == shared_sources.KEPT
+    np.testing.assert_array_equal(first.values, images())
+
+
+@pytest.mark.parametrize("chunks", ["auto", 12, {"frame": 24, "y": -1}])
+def test_each_gop_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: Any
+) -> None:
+    """By all blocks together: they begin where GOPs begin."""
+    from imgstore_zarr.video.decoder import Decoder
+
+    path = recorded(tmp_path / "r", "h264/mkv", 36, gop=12, fps=10)
+    sends: list[int] = []
+    send = Decoder._send
+
+    def counting_send(self: Decoder, packet: object, rank: int) -> list[object]:
+        sends.append(rank)
+        return list(send(self, packet, rank))  # type: ignore[arg-type]
+
+    array = imgstore_zarr.open(path).to_xarray(chunks=chunks)
+    blocks = len(array.chunks[0]) if array.chunks else 0
+    monkeypatch.setattr(Decoder, "_send", counting_send)
+    with dask.config.set(scheduler="sync"):
+        assert array.values.shape == (COUNT, *SHAPE)
+    # A block may need the first packets of the next GOP to get its last frames out.
+    assert COUNT <= len(sends) <= COUNT + 6 * blocks
