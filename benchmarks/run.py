@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import machine, video, works
+from benchmarks import machine, video, week, works
 from benchmarks.environment import bench, imgstore_python
 from benchmarks.measure import Row, run
 from benchmarks.table import insert, markdown
@@ -18,6 +18,7 @@ GROUPS = {
     "opening": works.opening,
     "memory": works.memory,
     "video": video.video,
+    "week": week.week,
 }
 
 

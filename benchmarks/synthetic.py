@@ -90,3 +90,17 @@ def write_imgstore(path: Path, week: Week) -> None:
             frame_number=week.frame_number[part],
             frame_time=week.frame_time[part],
         )
+
+
+def link_video_week(path: Path, week: Week) -> None:
+    """Make a week of a Motif recording that has one chunk, which all others are links to."""
+    for chunk in range(week.chunks):
+        video = path / f"{chunk:06d}.mp4"
+        if chunk:
+            video.hardlink_to(path / f"{0:06d}.mp4")
+        part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+        np.savez(
+            path / f"{chunk:06d}.npz",
+            frame_number=week.frame_number[part],
+            frame_time=week.frame_time[part],
+        )

@@ -2,6 +2,8 @@
 
 from imgstore_zarr._version import __version__
 from imgstore_zarr.alignment import align
+from imgstore_zarr.clock import ClockCorrection
+from imgstore_zarr.conversion import ConversionReport, convert
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
@@ -26,7 +28,7 @@ from imgstore_zarr.index import ChunkSpan, FrameIndex
 from imgstore_zarr.layouts import Layout, Parts, Problem
 from imgstore_zarr.pixels import ensure_color, ensure_gray
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.report import Gap, Report
+from imgstore_zarr.report import ChunkTimes, Gap, Report, Step, Timeline
 from imgstore_zarr.sqlite_index import load_sqlite as load_index
 from imgstore_zarr.storage import Blob, Location, locate
 from imgstore_zarr.store import ImgStore
@@ -37,6 +39,9 @@ __all__ = [
     "Blob",
     "ChunkMissingError",
     "ChunkSpan",
+    "ChunkTimes",
+    "ClockCorrection",
+    "ConversionReport",
     "CorruptChunkError",
     "EndOfRecordingError",
     "ExtraData",
@@ -63,11 +68,14 @@ __all__ = [
     "RecordingNotFoundError",
     "RecordingSpec",
     "Report",
+    "Step",
+    "Timeline",
     "UnsupportedFormatError",
     "UnsupportedVersionError",
     "Window",
     "__version__",
     "align",
+    "convert",
     "create",
     "ensure_color",
     "ensure_gray",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from imgstore_zarr.dataarray import BLOCK_BYTES
 from imgstore_zarr.errors import FrameMismatchError, MissingDependencyError
 from imgstore_zarr.index import Float64s, FrameIndex, Int64s
+from imgstore_zarr.matching import match_positions
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.store import ImgStore
 
@@ -146,7 +147,9 @@ def _by_time(
         tolerance = float(np.median(intervals)) / 2 if len(intervals) else 0.0
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be a number of seconds, at least 0, not {tolerance!r}")
-    nearest = [_nearest(index.frame_time, axis, tolerance) for index in indexes[1:]]
+    nearest = [
+        match_positions(index.frame_time, axis, "nearest", tolerance) for index in indexes[1:]
+    ]
     own = np.where(np.isfinite(axis), np.arange(len(axis)), -1)
     positions = np.stack([own, *nearest])
     if how == "outer":
@@ -154,25 +157,6 @@ def _by_time(
         return axis, positions
     both = (positions >= 0).all(axis=0)
     return axis[both], positions[:, both]
-
-
-def _nearest(times: Float64s, wanted: Float64s, tolerance: float) -> Int64s:
-    """The position of the nearest time for each that is wanted, -1 beyond the tolerance."""
-    known = np.flatnonzero(np.isfinite(times))
-    if not len(known):
-        return np.full(len(wanted), -1, np.int64)
-    order = known[np.argsort(times[known], kind="stable")]
-    ascending = times[order]
-    after = np.searchsorted(ascending, wanted, "left")
-    before = np.maximum(after - 1, 0)
-    after = np.minimum(after, len(order) - 1)
-    with np.errstate(invalid="ignore"):
-        earlier = np.abs(wanted - ascending[before]) <= np.abs(ascending[after] - wanted)
-        chosen = np.where(earlier, before, after)
-        # Of equal times the first in recording order.
-        chosen = np.searchsorted(ascending, ascending[chosen], "left")
-        near = np.abs(ascending[chosen] - wanted) <= tolerance
-    return np.where(near, order[chosen], -1)
 
 
 def _held(positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from imgstore_zarr.cores import one_core
 from imgstore_zarr.frames import Frames, FrameSource
 from imgstore_zarr.shared_sources import SharedSource
 
@@ -49,7 +52,10 @@ class FramesArray(BackendArray):
             for part, size in zip(key, self.shape, strict=True)
         )
         low = tuple(part if isinstance(part, slice) else _span(part) for part in rest)
-        block = Frames(self._shared.source)[(frames, *low)]
+        # Dask's tasks run in threads: each with one core gives more than each with all of them.
+        in_main = threading.current_thread() is threading.main_thread()
+        with contextlib.nullcontext() if in_main else one_core():
+            block = Frames(self._shared.source)[(frames, *low)]
         axis = 1 if isinstance(frames, slice) or np.ndim(frames) else 0
         for part in rest:
             if isinstance(part, slice):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import MissingDependencyError
-from imgstore_zarr.frames import FrameSource, Tiled
-from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.frames import FrameSource, HasEntries, Tiled
+from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.pixels import is_color
 
 if TYPE_CHECKING:
@@ -26,13 +26,24 @@ MAX_BLOCKS = 20_000
 Chunks = Literal["auto"] | int | Mapping[Any, Any] | None
 
 
+Entries = Callable[[int], "Int64s | None"]
+"""Where in a chunk reading can begin; see `HasEntries`."""
+
+# A GOP may make a block so many times as long as it should be.
+_LONGEST = 8
+
+
 def block_lengths(
-    index: FrameIndex, unit: int, frame_bytes: int, frames: int | None = None
+    index: FrameIndex,
+    unit: int,
+    frame_bytes: int,
+    frames: int | None = None,
+    entries: Entries | None = None,
 ) -> tuple[int, ...]:
     """Cut a recording into blocks of frames that are good to read together.
 
     Blocks begin where a chunk begins. A chunk that is longer than a block is cut at multiples of `unit`,
-    or of `frames` where the unit is the whole chunk.
+    or of `frames` where the unit is the whole chunk; or, where that is known, at its entries.
 
     Parameters
     ----------
@@ -45,6 +56,8 @@ def block_lengths(
     frames
         Frames wanted in a block; by default about `BLOCK_BYTES` of them, more in a recording that
         would otherwise have over `MAX_BLOCKS` blocks.
+    entries
+        Where in a chunk reading can begin, in place of the multiples of `unit`.
 
     Returns
     -------
@@ -58,23 +71,29 @@ def block_lengths(
         frames = max(BLOCK_BYTES // frame_bytes, -(-total // MAX_BLOCKS), 1)
         spread = 1.0
         while True:
-            lengths = _cut(index, unit, int(frames * spread))
+            lengths = _cut(index, unit, int(frames * spread), entries)
             if len(lengths) <= MAX_BLOCKS:
                 return lengths
             spread *= 1.1
-    return _cut(index, unit, frames)
+    return _cut(index, unit, frames, entries)
 
 
-def _cut(index: FrameIndex, unit: int, target: int) -> tuple[int, ...]:
+def _cut(
+    index: FrameIndex, unit: int, target: int, entries: Entries | None = None
+) -> tuple[int, ...]:
     spans = np.diff(np.append(index.chunk_starts, len(index))).tolist()
     lengths: list[int] = []
     collected = 0
-    for span in spans:
+    for chunk, span in enumerate(spans):
         if collected and collected + span > target:
             lengths.append(collected)
             collected = 0
         if span <= target:
             collected += span
+            continue
+        places = entries(chunk) if entries else None
+        if places is not None:
+            lengths += _cut_at(places, span, target)
             continue
         # A chunk that is longer than a block: into parts of whole units, if a unit is not longer.
         part = max(target // unit, 1) * unit if unit < span else target
@@ -84,6 +103,20 @@ def _cut(index: FrameIndex, unit: int, target: int) -> tuple[int, ...]:
     if collected:
         lengths.append(collected)
     return tuple(lengths)
+
+
+def _cut_at(places: Int64s, span: int, target: int) -> list[int]:
+    """Cut a chunk into parts of whole GOPs, as many as fit; one that is far too long is cut itself."""
+    bounds = [0]
+    places = np.append(places[places < span], span)
+    while bounds[-1] < span:
+        start = bounds[-1]
+        at = int(np.searchsorted(places, start + target, "right")) - 1
+        stop = int(places[at])
+        if stop <= start:
+            stop = int(places[at + 1])
+        bounds.append(stop if stop - start <= _LONGEST * target else start + target)
+    return np.diff(bounds).tolist()
 
 
 def to_dataarray(
@@ -166,7 +199,8 @@ def _looked_up(array: xr.DataArray, by: str) -> xr.DataArray:
 def blocks_of(source: FrameSource, index: FrameIndex, frames: int | None = None) -> tuple[int, ...]:
     """Return the block lengths of a source; see `block_lengths`."""
     frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
-    return block_lengths(index, source.preferred_chunks[0], frame_bytes, frames)
+    entries = source.entries if isinstance(source, HasEntries) else None
+    return block_lengths(index, source.preferred_chunks[0], frame_bytes, frames, entries)
 
 
 def _dask_chunks(
@@ -200,8 +234,14 @@ def _warn_of_cuts(
     """Warn of blocks that need a part of what can only be read, or decoded, whole."""
     unit = source.preferred_chunks[0]
     bounds = np.cumsum(blocks[0])[:-1]
-    starts = index.chunk_starts[np.searchsorted(index.chunk_starts, bounds, "right") - 1]
-    cut = int(np.count_nonzero((bounds - starts) % unit))
+    chunks = np.searchsorted(index.chunk_starts, bounds, "right") - 1
+    within = bounds - index.chunk_starts[chunks]
+    known = source.entries if isinstance(source, HasEntries) else None
+    cut = 0
+    for chunk in np.unique(chunks).tolist():
+        places, entries = within[chunks == chunk], known(chunk) if known else None
+        wrong = places % unit != 0 if entries is None else ~np.isin(places, entries)
+        cut += int(np.count_nonzero(wrong))
     if cut:
         longest = max(blocks[0])
         better = max(round(longest / unit), 1) * unit

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import reprlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgstore_zarr.errors import InvalidMetadataError
+from imgstore_zarr.index import Float64s, Int64s
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +45,87 @@ class ExtraData(Protocol):
 
     def samplerate(self) -> float | None:
         """Return the rate in Hz at which the data was sampled, None where it was not."""
+        ...
+
+
+class SampledSource(Protocol):
+    """Columns of equal length that are read when they are indexed; the chunks follow each other.
+
+    A source can be pickled: what travels is where it lies, never samples or open handles. Reads may
+    come from several threads at once, and in a forked process.
+    """
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """The columns, and what each of them holds."""
+        ...
+
+    @property
+    def lengths(self) -> Int64s:
+        """int64 (chunk,), how many rows each chunk has."""
+        ...
+
+    @property
+    def samplerate(self) -> float | None:
+        """In Hz; None where the recording does not say."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything says when the rows were sampled: whether there are `times`."""
+        ...
+
+    def read(self, column: str, start: int, stop: int) -> NDArray[Any]:
+        """Read the rows start .. stop-1 of a column, of its dtype.
+
+        Raises
+        ------
+        ChunkMissingError, CorruptChunkError
+            Naming recording, chunk and file.
+        """
+        ...
+
+    def times(self, start: int, stop: int) -> Float64s:
+        """Return when the rows start .. stop-1 were sampled.
+
+        Returns
+        -------
+        ndarray
+            float64, seconds on the clock of `frame_time`; NaN where a chunk does not say.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SampledData:
+    """Extra data whose values are read when they are asked for.
+
+    Attributes
+    ----------
+    records
+        What `ExtraData.read` gives, read or to be read.
+    datasets
+        What was sampled on a time axis of its own (DAQ channels, audio), by name.
+    """
+
+    records: SampledSource | pd.DataFrame | None
+    datasets: Mapping[str, SampledSource]
+
+
+@runtime_checkable
+class HasSampledData(Protocol):
+    """Extra data that may have been sampled at a rate, beside one record after the other."""
+
+    def sampled(self) -> SampledData:
+        """Return where the samples lie; reads none.
+
+        Raises
+        ------
+        CorruptChunkError
+            Naming recording, chunk and file.
+        InvalidMetadataError
+            What was sampled is not the same in two chunks, which the message names.
+        """
         ...
 
 

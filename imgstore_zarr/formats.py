@@ -57,6 +57,10 @@ def _rank(entry: EntryPoint) -> tuple[bool, bool]:
     return own, entry.name != "zarr"
 
 
+CONVERSION = ".conversion"
+"""The folder in a recording to which another one is being converted, or was before an interruption."""
+
+
 def get_supported_formats() -> list[str]:
     """Return the names of all formats that `create` takes."""
     return [name for layout in layouts() for name in layout.formats]
@@ -123,6 +127,8 @@ def _advice(location: Location) -> str:
             "; a video by itself has no frame numbers and times: make a recording with create(...), "
             "and give it the video and these with insert_chunk(...), or its images with add_image(...)"
         )
+    if location.exists(CONVERSION):
+        return "; a conversion to it is not finished: the same call of convert finishes it"
     chunks = [name for name in location.names() if _CHUNK.fullmatch(name)]
     if not chunks:
         return ""
@@ -251,7 +257,17 @@ def create(
         **options,
     )
     place = locate(location)
+    _refuse_conversion(place)
     return ImgStoreWriter(place, layout, spec, append=_is_to_append(place, layout, mode))
+
+
+def _refuse_conversion(location: Location) -> None:
+    with contextlib.suppress(PermissionError):  # the layout says so
+        if location.exists(CONVERSION):
+            raise RecordingExistsError(
+                f"{location.name} holds a conversion that is not finished; finish it by the same call "
+                "of convert, or choose another place"
+            )
 
 
 def _is_to_append(location: Location, layout: Layout, mode: str) -> bool:
@@ -264,6 +280,21 @@ def _is_to_append(location: Location, layout: Layout, mode: str) -> bool:
             f"layout {layout.name} cannot be appended; choose another place"
         )
     return bool(there)
+
+
+def layout_of(format: str) -> Layout:
+    """Return the layout that writes a format.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        There is none.
+    """
+    layout = next((layout for layout in layouts() if format in layout.formats), None)
+    if layout is None:
+        known = ", ".join(get_supported_formats())
+        raise UnsupportedFormatError(f"unknown format {format!r}; known are {known}")
+    return layout
 
 
 def planned(
@@ -279,10 +310,7 @@ def planned(
     **options: Any,
 ) -> tuple[Layout, RecordingSpec]:
     """Return the layout and the spec that the arguments of `create` ask for."""
-    layout = next((layout for layout in layouts() if format in layout.formats), None)
-    if layout is None:
-        known = ", ".join(get_supported_formats())
-        raise UnsupportedFormatError(f"unknown format {format!r}; known are {known}")
+    layout = layout_of(format)
     return layout, RecordingSpec.checked(
         format=layout.formats[format],
         requested_format=format,

@@ -91,6 +91,26 @@ class FrameSource(Protocol):
 
 
 @runtime_checkable
+class HasEntries(Protocol):
+    """A source of which not every frame can be read without others before it, nor at regular ones."""
+
+    def entries(self, chunk: int) -> Int64s | None:
+        """Return where in a chunk reading can begin without reading what comes before.
+
+        Parameters
+        ----------
+        chunk
+            Counted from 0, whatever its number on storage.
+
+        Returns
+        -------
+        ndarray or None
+            int64, places in the chunk, ascending from 0; None where they are regular, or not known.
+        """
+        ...
+
+
+@runtime_checkable
 class Tiled(Protocol):
     """A source of which parts of images can be read without the rest."""
 
@@ -209,6 +229,10 @@ class ConvertedSource:
             for j, image in enumerate(stored, i):
                 out[j] = self._conversion.apply(image)[cut]
         return out
+
+    def entries(self, chunk: int) -> Int64s | None:
+        """Return those of the stored frames; see `HasEntries`."""
+        return self._source.entries(chunk) if isinstance(self._source, HasEntries) else None
 
     def close(self) -> None:
         """Release the handles of the stored frames."""

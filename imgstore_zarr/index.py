@@ -289,6 +289,10 @@ class FrameIndex:
         """Return a copy with other frame numbers."""
         return FrameIndex(frame_number, self._time, self._starts, self._chunk_numbers)
 
+    def with_times(self, frame_time: Sequence[float] | Float64s) -> FrameIndex:
+        """Return the same index with other frame times."""
+        return FrameIndex(self._number, frame_time, self._starts, self._chunk_numbers)
+
     def numbered_from_zero(self) -> Int64s | None:
         """Return the numbers, those before the one frame 0 as -n .. -1; None if it is not one."""
         zeros = np.flatnonzero(self._number == 0)

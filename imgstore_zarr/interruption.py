@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
+# Those whose handlers may raise: Ctrl-C, being told to end, and time limits.
+_NAMES = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
 
 class Deferred:
-    """A context in which SIGINT is noted, and answered when it ends; for moments, not for waits.
+    """A context in which signals are noted, and answered when it ends; for moments, not for waits.
 
-    Python raises KeyboardInterrupt between any two steps of the main thread. Other threads are never
-    interrupted, and there this does nothing.
+    Python raises KeyboardInterrupt between any two steps of the main thread, and so may the handler
+    of any other signal. Other threads are never interrupted, and there this does nothing.
     """
 
     def __init__(self) -> None:
-        self._handler: Any = None
-        self._noted: tuple[int, FrameType | None] | None = None
+        self._handlers: list[tuple[int, Any]] = []
+        self._noted: dict[int, FrameType | None] = {}
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
-            if callable(handler):
-                signal.signal(signal.SIGINT, self._note)
-                self._handler = handler
+        if threading.current_thread() is not threading.main_thread():
+            return
+        try:
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers.append((number, handler))
+                    signal.signal(number, self._note)
+        except BaseException:  # of a signal that is not deferred yet
+            self.__exit__(None, None, None)
+            raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._noted = number, frame
+        self._noted[number] = frame
 
     def __exit__(
         self,
@@ -35,7 +46,18 @@ class Deferred:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            if self._noted is not None:
-                self._handler(*self._noted)
+        if self._handlers:
+            try:
+                _each(signal.signal, self._handlers)
+            finally:
+                handlers = dict(self._handlers)
+                _each(lambda number, frame: handlers[number](number, frame), [*self._noted.items()])
+
+
+def _each(work: Callable[[Any, Any], object], arguments: Sequence[tuple[Any, Any]]) -> None:
+    """Do something with each of the arguments, whatever one of them raises."""
+    if arguments:
+        try:
+            work(*arguments[0])
+        finally:
+            _each(work, arguments[1:])

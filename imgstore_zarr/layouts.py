@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -188,6 +189,49 @@ class Repairs(Protocol):
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Bring every whole frame back; return what could not be."""
+        ...
+
+
+@runtime_checkable
+class JoinsChunks(Protocol):
+    """A layout that can put a recording together from chunks that were written apart (`convert`).
+
+    Each chunk comes as a recording of its own, with the same spec; its frames are those of one chunk.
+    """
+
+    def refuse_existing(self, location: Location) -> None:
+        """Raise RecordingExistsError where there is a recording, or what would become part of one."""
+        ...
+
+    def has_chunk(self, location: Location, chunk: int) -> bool:
+        """Whether a chunk was taken already."""
+        ...
+
+    def take_chunk(self, location: Location, spec: RecordingSpec, part: Path, chunk: int) -> None:
+        """Make the chunk of a part that of a recording, all at once."""
+        ...
+
+    def finish(
+        self,
+        location: Location,
+        spec: RecordingSpec,
+        head: Path,
+        index: FrameIndex,
+        records: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
+        """Make a recording of the chunks that were taken; can be done again.
+
+        Parameters
+        ----------
+        location, spec
+            The recording.
+        head
+            A part without frames.
+        index
+            Its frames.
+        records
+            Gives its extra data, from the first record, each time it is called.
+        """
         ...
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import fcntl
 import json
+import logging
 import os
+import secrets
 import socket
 import tempfile
 import time
@@ -15,8 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from imgstore_zarr.errors import RecordingLockedError
+from imgstore_zarr.errors import ImgStoreError, RecordingLockedError
+from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.storage import Location, access_error
+
+_log = logging.getLogger("imgstore_zarr")
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
@@ -39,19 +45,26 @@ class Holder:
         When that process began, in clock ticks since the machine did; None where that is not known.
     since
         When it took the lock: ISO 8601, UTC.
+    flock
+        Whether the kernel keeps the lock; otherwise what is written here is the lock.
+    token
+        Of this one lock; empty where that is not known.
     """
 
     host: str
     pid: int
     started: int | None
     since: str
+    flock: bool = True
+    token: str = ""
 
     @classmethod
-    def this_process(cls) -> Holder:
+    def this_process(cls, *, flock: bool = True) -> Holder:
         """Return this process, now."""
         pid = os.getpid()
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        return cls(socket.gethostname(), pid, _start_of(pid), now)
+        token = secrets.token_hex(8)
+        return cls(socket.gethostname(), pid, _start_of(pid), now, flock, token)
 
     @classmethod
     def read(cls, file: Path) -> Holder | None:
@@ -71,6 +84,8 @@ class Holder:
                 int(document["pid"]),
                 document["started"],
                 str(document["since"]),
+                document.get("flock") is not False,
+                str(document.get("token", "")),
             )
         except (ValueError, KeyError, TypeError, OverflowError):
             return None
@@ -114,12 +129,31 @@ class HeldLock(Protocol):
         """Let others write."""
         ...
 
+    def remove(self) -> None:
+        """Let others write, and leave nothing of the lock behind."""
+        ...
+
 
 def take_lock(location: Location, key: str) -> HeldLock:
     """Take the lock of a recording, wherever it lies; see `Lock` and `StoreLock`."""
-    if location.path is None:
-        return StoreLock(location, key)
-    return Lock(location, location.path / key)
+    if location.path is not None:
+        return Lock(location, location.path / key)
+    return StoreLock(location, key) if can_delete(location) else NoLock()
+
+
+def can_delete(location: Location) -> bool:
+    """Whether objects can be removed there; not from a ``ZipStore``."""
+    return bool(getattr(getattr(location, "store", None), "supports_deletes", True))
+
+
+class NoLock:
+    """The lock of a store from which it could not be removed: there is none."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+    def remove(self) -> None:
+        """Do nothing."""
 
 
 class StoreLock:
@@ -139,30 +173,55 @@ class StoreLock:
     ------
     RecordingLockedError
         Another process, or another writer of this one, holds it.
+    RecordingAccessError
+        The store cannot be read or written to.
     """
 
     def __init__(self, location: Location, key: str) -> None:
         self._location = location
         self._key = key
+        self._holder = Holder.this_process(flock=False)
         try:
-            holder = Holder.parse(location.read(key))
+            holder = self._read()
+            if holder is not None and not holder.is_dead:
+                advice = f"; if that process has ended, remove the object {key}"
+                _refuse(location, holder, advice)
+            if getattr(getattr(location, "store", None), "read_only", False):
+                raise OSError(errno.EROFS, "the store was opened to be read only")
+            location.write(key, self._holder.encode())
+        except OSError as error:
+            if isinstance(error, ImgStoreError):
+                raise
+            raise access_error(location, "locking", error) from error
+
+    def _read(self) -> Holder | None:
+        try:
+            return Holder.parse(self._location.read(self._key))
         except FileNotFoundError:
-            holder = None
-        if holder is not None and not holder.is_dead:
-            advice = f"; if that process has ended, remove the object {key}"
-            _refuse(location, holder, advice)
-        location.write(key, Holder.this_process().encode())
+            return None
 
     def release(self) -> None:
-        """Let others write."""
-        self._location.delete(self._key)
+        """Let others write. Where the object cannot be removed, it counts until this process ends."""
+        try:
+            if self._read() == self._holder:
+                self._location.delete(self._key)
+        except OSError as error:
+            _log.warning(
+                "%s: the lock could not be removed (%s); remove the object %s",
+                self._location.name,
+                error,
+                self._key,
+            )
+
+    remove = release
 
 
 class Lock:
     """Held until `release`, or until the process ends.
 
     The kernel takes it from a dead process. On file systems that have no such locks, the file itself is
-    the lock, which counts as long as the process that it names may live.
+    the lock, which counts as long as the process that it names may live. So it is where a `StoreLock`
+    is written into the same file.
 
     Parameters
     ----------
@@ -183,28 +242,43 @@ class Lock:
         self._descriptor = -1
         self._file = file
         self._kernels = True
-        while (descriptor := self._locked(location, file)) is None:
-            pass
-        self._descriptor = descriptor
+        self._is_new = False
         try:
-            os.pwrite(descriptor, Holder.this_process().encode(), 0)
-        except OSError as error:
-            self.release()
-            raise access_error(location, "locking", error) from error
-        _held.add(self)
+            with Deferred():
+                while (descriptor := self._locked(location, file)) is None:
+                    pass
+                self._descriptor = descriptor
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, Holder.this_process(flock=self._kernels).encode(), 0)
+                _held.add(self)
+        except BaseException as error:
+            # After Ctrl-C, too, nobody would close what is locked.
+            self._give_up(remove=self._is_new or not self._kernels)
+            if isinstance(error, OSError) and not isinstance(error, ImgStoreError):
+                raise access_error(location, "locking", error) from error
+            raise
 
     def release(self) -> None:
-        """Let others write."""
-        if self._descriptor >= 0:
-            try:
-                if self._kernels:
-                    os.ftruncate(self._descriptor, 0)
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                else:
-                    self._file.unlink(missing_ok=True)
-            except OSError:
-                pass  # the disk is gone; closing the file is enough
-            self.forget()
+        """Let others write. The file stays, and says nothing, unless it is the lock itself."""
+        self._give_up(remove=not self._kernels)
+
+    def remove(self) -> None:
+        """Let others write, and remove the file."""
+        self._give_up(remove=True)
+
+    def _give_up(self, *, remove: bool) -> None:
+        if self._descriptor < 0:
+            return
+        # On a disk that is gone, closing the file is enough.
+        with contextlib.suppress(OSError):
+            # Where the file was removed or moved, another may have its place, and another writer.
+            if remove and os.path.samestat(os.fstat(self._descriptor), self._file.stat()):
+                self._file.unlink()
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # not so where it is no lock of the kernel
+        self.forget()
 
     def forget(self) -> None:
         """Close the file without giving up the lock, which a forked process shares."""
@@ -216,42 +290,44 @@ class Lock:
         """Lock a file; None where it was replaced meanwhile, since its holder removes it at the end."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
-            try:
-                descriptor, is_new = os.open(file, flags | os.O_EXCL, 0o666), True
-            except FileExistsError:
-                descriptor, is_new = os.open(file, flags, 0o666), False
-        except OSError as error:
-            raise access_error(location, "locking", error) from error
+            descriptor, self._is_new = os.open(file, flags | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            descriptor, self._is_new = os.open(file, flags, 0o666), False
         try:
-            self._kernels = _flock(descriptor)
-            if self._kernels or is_new:
-                if os.path.samestat(os.fstat(descriptor), file.stat()):
-                    os.ftruncate(descriptor, 0)
-                    return descriptor
-            else:
+            self._kernels = _flock(location, file, descriptor)
+            if not (self._kernels or self._is_new):
                 _remove_of_the_dead(location, file)
+            elif os.path.samestat(os.fstat(descriptor), file.stat()):
+                if self._kernels:
+                    _refuse_other_kind(location, file)
+                return descriptor
         except FileNotFoundError:
             pass
-        except OSError as error:
+        except OSError:
             os.close(descriptor)
-            if isinstance(error, RecordingLockedError):
-                raise
-            if error.errno in _HELD:
-                _refuse(location, Holder.read(file))
-            raise access_error(location, "locking", error) from error
+            raise
         os.close(descriptor)
         return None
 
 
-def _flock(descriptor: int) -> bool:
+def _flock(location: Location, file: Path, descriptor: int) -> bool:
     """Lock an open file; False where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in _HELD:
+            _refuse(location, Holder.read(file))
         if error.errno in _UNSUPPORTED:
             return False
         raise
     return True
+
+
+def _refuse_other_kind(location: Location, file: Path) -> None:
+    """Refuse a file that is the lock of one who has no lock of the kernel."""
+    holder = Holder.read(file)
+    if holder is not None and not holder.flock and not holder.is_dead:
+        _refuse(location, holder, _advice(file))
 
 
 def _remove_of_the_dead(location: Location, file: Path) -> None:
@@ -260,14 +336,19 @@ def _remove_of_the_dead(location: Location, file: Path) -> None:
     holder = Holder.read(file)
     alive = time.time() - seen.st_mtime < _MAKING_SECONDS if holder is None else not holder.is_dead
     if alive:
-        _refuse(location, holder, f"; if that process has ended, remove {file}")
+        _refuse(location, holder, _advice(file))
     # Moved first: what is removed then is certainly what was looked at, and not somebody's new lock.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".new-") as aside:
         moved = Path(aside) / file.name
         file.rename(moved)
         if not os.path.samestat(seen, moved.stat()):
-            moved.rename(file)
+            with contextlib.suppress(FileExistsError):  # somebody's by now
+                os.link(moved, file)
             _refuse(location, Holder.read(file))
+
+
+def _advice(file: Path) -> str:
+    return f"; if that process has ended, remove {file}"
 
 
 def _refuse(location: Location, holder: Holder | None, advice: str = "") -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.dataarray import Chunks, to_dataarray
-from imgstore_zarr.datatree import to_datatree
-from imgstore_zarr.described import NAN, Described, FrameMetadata
+from imgstore_zarr.analysed import Analysed
+from imgstore_zarr.clock import ClockCorrection
+from imgstore_zarr.corrected_extra import CorrectedExtra
+from imgstore_zarr.described import NAN, FrameMetadata
 from imgstore_zarr.errors import (
     EndOfRecordingError,
     FrameNotFoundError,
@@ -25,18 +27,16 @@ from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import Layout, Parts, Renumbers, refreshed
 from imgstore_zarr.lookup import Lookup
 from imgstore_zarr.recording import RecordingInfo
-from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.sqlite_index import index_file, save_sqlite
 from imgstore_zarr.storage import Location
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 _CURSOR = ("_cursor", "frame_number", "frame_time")
 
 
-class ImgStore(Described):
+class ImgStore(Analysed):
     """A recording, opened for reading.
 
     `imgstore_zarr.open` makes these. A store can be pickled, forked and sent to dask workers: it
@@ -65,6 +65,7 @@ class ImgStore(Described):
         self._location = location
         self._layout = layout
         self._given_index = index
+        self._clocks: tuple[ClockCorrection, ...] = ()
         self._decoding = True
         self._cursor = -1
         self.frame_number: int | float = NAN
@@ -75,24 +76,32 @@ class ImgStore(Described):
 
     def __getstate__(self) -> dict[str, Any]:
         # Positions, the cursor among them, mean something only with the index they belong to.
-        opened = ("_location", "_layout", "_given_index", "_decoding")
+        opened = ("_location", "_layout", "_given_index", "_clocks", "_decoding")
         return {name: self.__dict__[name] for name in (*opened, *_CURSOR)}
 
     def __getattr__(self, name: str) -> Any:
         if name == "_parts" and "_layout" in self.__dict__:
-            self._parts = self._layout.open(self._location, self._given_index)
-            return self._parts
+            parts = self._layout.open(self._location, self._given_index)
+            for clock in self._clocks:
+                parts = dataclasses.replace(parts, extra=CorrectedExtra(parts.extra, clock))
+            self._parts = parts
+            return parts
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def parts(self) -> Parts:
+        """The four parts of the recording, for those who build on them."""
+        return self._parts
+
+    @property
+    def decodes(self) -> bool:
+        """Whether images are converted from the recording's encoding; see `disable_decoding`."""
+        return self._decoding
 
     @property
     def info(self) -> RecordingInfo:
         """What is known of the recording apart from its frames."""
         return self._parts.info
-
-    @property
-    def index(self) -> FrameIndex:
-        """Which frame is where."""
-        return self._parts.index
 
     @cached_property
     def _source(self) -> FrameSource:
@@ -302,58 +311,6 @@ class ImgStore(Described):
 
     # Beyond imgstore.
 
-    def to_xarray(
-        self,
-        chunks: Chunks = None,
-        index: Literal["frame_number", "frame_time"] | None = None,
-        datetime: bool = False,
-    ) -> xr.DataArray:
-        """Return the recording as a DataArray; nothing is decoded until it is asked for.
-
-        Parameters
-        ----------
-        chunks
-            None: lazy without dask. ``"auto"``: dask blocks of about 128 MiB that begin where shards
-            or GOPs begin. A number of frames or a mapping from dimension to size: such blocks.
-        index
-            ``"frame_number"`` or ``"frame_time"``: what ``.sel`` looks up.
-        datetime
-            Add the coordinate ``time`` (datetime64[ns], UTC).
-
-        Returns
-        -------
-        DataArray
-            ``image`` with dimensions (frame, y, x[, channel]), coordinates ``frame_number`` (int64)
-            and ``frame_time`` (float64, seconds) along ``frame``, ``channel`` = b, g, r for colour.
-        """
-        attributes = {
-            "recording": self.filename,
-            "format": self.format,
-            "uuid": self.uuid or "",
-            "created_utc": self.info.created.isoformat(),
-            "timezone_local": str(self.info.timezone),
-        }
-        return to_dataarray(
-            self._source,
-            self.index,
-            attributes=attributes,
-            chunks=chunks,
-            by=index,
-            datetime=datetime,
-        )
-
-    def to_datatree(self) -> xr.DataTree:
-        """Return the images, and extra data as the group ``extra``; a ``/`` in names becomes ``_``."""
-        return to_datatree(self.to_xarray(), self.get_extra_data())
-
-    def report(self) -> Report:
-        """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.
-
-        Every file is looked into, with one small read for a chunk of the Zarr layout. Damage within
-        pixels shows when they are read, or by `verify`.
-        """
-        return inspected_report(self._layout, self._location, self._parts)
-
     def reindex(self) -> None:
         """Number the frames before the one with number 0 as -n .. -1, in storage too.
 
@@ -409,6 +366,27 @@ class ImgStore(Described):
         self._parts.frames.close()
         self._parts = parts
         self.__dict__.pop("_source", None)
+
+    def with_clock(self, correction: ClockCorrection) -> ImgStore:
+        """Return a view of the recording with other frame times; nothing is written.
+
+        Parameters
+        ----------
+        correction
+            From the times of the recording to those that are wanted.
+
+        Returns
+        -------
+        ImgStore
+            With corrected times everywhere: `index`, `get_nearest_image`, `to_xarray`, extra data,
+            `align`. It cannot be refreshed or renumbered.
+        """
+        view = self.__class__.__new__(self.__class__)
+        view.__dict__ |= self.__getstate__()
+        view._given_index = self.index.with_times(correction.apply(self.index.frame_time))
+        view._clocks = (*self._clocks, correction)
+        view._cursor, view.frame_number, view.frame_time = -1, NAN, NAN
+        return view
 
     def save_index(self, path: str | Path | None = None) -> None:
         """Write the index as SQLite, in imgstore's form.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from imgstore_zarr.cores import CORES
+from imgstore_zarr.cores import in_order
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
@@ -165,20 +162,7 @@ def _read_all(name: str, parts: Parts, gone: set[int | None]) -> Iterator[_Block
     def read(block: _Block) -> _Block:
         return replace(block, damage=tuple(_damage(name, parts.frames, block)))
 
-    blocks = _blocks(parts.frames, parts.index, gone)
-    with ThreadPoolExecutor(CORES, "imgstore-verify") as pool:
-        running: deque[Future[_Block]] = deque()
-        try:
-            for block in itertools.chain(blocks, itertools.repeat(None)):
-                if block is not None:
-                    running.append(pool.submit(read, block))
-                elif not running:
-                    return
-                if block is None or len(running) > 2 * CORES:
-                    yield running.popleft().result()
-        finally:
-            # Whoever gives up does not wait for what was not begun.
-            pool.shutdown(cancel_futures=True)
+    return in_order(read, _blocks(parts.frames, parts.index, gone))
 
 
 def _damage(name: str, frames: FrameSource, block: _Block) -> Iterator[tuple[int, str]]:

@@ -6,9 +6,9 @@ import logging
 import math
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,20 @@ def _appending(layout: Layout, location: Location, spec: RecordingSpec) -> tuple
             "make another recording"
         )
     return layout.append(location, spec)
+
+
+@runtime_checkable
+class StoresInThreads(Protocol):
+    """A sink that waits for threads, which Ctrl-C may end, in `empty` and `close`."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether others may write; if not, `close` is to be called again."""
+        ...
+
+    def empty_with(self, reset: Callable[[], None]) -> None:
+        """As `FrameSink.empty`; calls `reset` in the step from which on nothing is there."""
+        ...
 
 
 class ImgStoreWriter(Described):
@@ -348,21 +362,26 @@ class ImgStoreWriter(Described):
     def empty(self) -> None:
         """Throw away every frame and all extra data; the recording stays and can be written to."""
         self._check_open()
-        self._sink.empty()
-        self._reset()
+        if isinstance(self._sink, StoresInThreads):
+            self._sink.empty_with(self._reset)
+            return
+        with Deferred():
+            self._sink.empty()
+            self._reset()
 
     def close(self, save_index: bool = False) -> None:
-        """Finish the recording; a second call does nothing.
+        """Finish the recording; a second call does nothing, unless Ctrl-C has ended the first.
 
         Parameters
         ----------
         save_index
             Also write the index as SQLite, in imgstore's form.
         """
-        if self._closed:
+        sink = self._sink
+        if self._closed and (not isinstance(sink, StoresInThreads) or sink.is_given_up):
             return
         self._closed = True
-        self._sink.close()
+        sink.close()
         if save_index:
             file = index_file(self._location)
             save_sqlite(self._layout.open(self._location).index, file, self._chunk_path)

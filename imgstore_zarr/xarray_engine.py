@@ -1,8 +1,9 @@
-"""The xarray engine: ``xarray.open_dataset(location, engine="imgstore")``."""
+"""The xarray engine: ``xarray.open_dataset`` and ``open_datatree`` with ``engine="imgstore"``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, ClassVar, Literal
 
 import xarray as xr
@@ -12,6 +13,7 @@ from imgstore_zarr.errors import ImgStoreError
 from imgstore_zarr.formats import find_layout
 from imgstore_zarr.formats import open as open_recording
 from imgstore_zarr.storage import locate
+from imgstore_zarr.store import ImgStore
 
 
 class ImgStoreBackend(BackendEntrypoint):
@@ -25,6 +27,7 @@ class ImgStoreBackend(BackendEntrypoint):
         "index",
         "datetime",
     )
+    supports_groups: ClassVar[bool] = True
 
     def open_dataset(
         self,
@@ -50,10 +53,41 @@ class ImgStoreBackend(BackendEntrypoint):
         store = open_recording(filename_or_obj)
         dataset = store.to_xarray(index=index, datetime=datetime).to_dataset()
         dataset.set_close(store.close)
-        if drop_variables is None:
-            return dataset
-        names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)
-        return dataset.drop_vars(names, errors="ignore")
+        return dataset.drop_vars(_names(drop_variables), errors="ignore")
+
+    def open_datatree(
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> xr.DataTree:
+        """Open a recording with its extra data, as `ImgStore.to_datatree` gives them.
+
+        Nothing is decoded, and of data that were sampled nothing is read, until it is asked for.
+        Closing the tree closes the recording.
+
+        With ``chunks={}``, blocks begin where chunks, shards or GOPs begin. ``chunks="auto"`` is
+        refused by dask where a field of the extra data holds text, whose size it cannot tell.
+
+        Parameters
+        ----------
+        filename_or_obj
+            What `imgstore_zarr.open` takes.
+        drop_variables
+            Variables to leave out of every group.
+        """
+        store, groups = _open_groups(filename_or_obj, drop_variables)
+        tree = xr.DataTree.from_dict(groups)
+        tree.set_close(store.close)
+        return tree
+
+    def open_groups_as_dict(
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> dict[str, xr.Dataset]:
+        """Open a recording with its extra data as one Dataset per group; see `open_datatree`.
+
+        Closing the group ``/`` closes the recording; the others hold nothing open.
+        """
+        store, groups = _open_groups(filename_or_obj, drop_variables)
+        groups["/"].set_close(store.close)
+        return groups
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether a layout recognises the location, and it has the ``metadata.yaml`` of a recording.
@@ -65,3 +99,25 @@ class ImgStoreBackend(BackendEntrypoint):
             return location.exists("metadata.yaml") and find_layout(location) is not None
         except (ImgStoreError, OSError):
             return False
+
+
+def _open_groups(
+    location: Any, drop_variables: str | Iterable[str] | None
+) -> tuple[ImgStore, dict[str, xr.Dataset]]:
+    """Open a recording, and return its groups by their paths; it is closed where that fails."""
+    names = _names(drop_variables)
+    store = open_recording(location)
+    with ExitStack() as on_failure:
+        on_failure.callback(store.close)
+        groups = {
+            node.path: node.to_dataset(inherit=False).drop_vars(names, errors="ignore")
+            for node in store.to_datatree().subtree
+        }
+        on_failure.pop_all()
+    return store, groups
+
+
+def _names(drop_variables: str | Iterable[str] | None) -> list[str]:
+    if drop_variables is None:
+        return []
+    return [drop_variables] if isinstance(drop_variables, str) else list(drop_variables)

@@ -121,3 +121,15 @@ def decode(path: Path) -> Images:
 def _bytes_in_row(frame: av.VideoFrame, i: int) -> int:
     component = frame.format.components[i]
     return frame.planes[i].width * (-(-component.bits // 8))
+
+
+def times(path: Path) -> list[float]:
+    """Return the times of the frames, in the order in which they are shown, in seconds."""
+    fields = ["-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time"]
+    done = subprocess.run(
+        ["ffprobe", "-v", "error", *fields, "-of", "csv=p=0", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [float(line.split(",")[0]) for line in done.stdout.split()]

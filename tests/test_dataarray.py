@@ -228,7 +228,9 @@ def test_dask_blocks(chunks: Any, frames: tuple[int, ...]) -> None:
 def test_blocks_that_cut_a_shard_are_warned_of(
     chunks: Any, frames: tuple[int, ...], better: int
 ) -> None:
-    with pytest.warns(UserWarning, match=rf"cut .* 8 frames .* better is chunks=.*: {better}}}") as told:
+    with pytest.warns(
+        UserWarning, match=rf"cut .* 8 frames .* better is chunks=.*: {better}}}"
+    ) as told:
         source, array = gray(chunks=chunks)
     assert len(told) == 1
     assert array.chunks == (frames, (5,), (6,))
@@ -247,7 +249,8 @@ def test_tiles_are_read_by_themselves() -> None:
 
 
 def test_dask_blocks_of_part_of_an_image() -> None:
-    with pytest.warns(UserWarning, match=r"along . cut images, . pixels long, .* several blocks") as told:
+    said = r"along . cut images, . pixels long, .* several blocks"
+    with pytest.warns(UserWarning, match=said) as told:
         _, array = color(chunks={"frame": 8, "y": 3, "x": 4})
     assert len(told) == 2
     assert array.chunks == ((8, 8, 7), (3, 2), (4, 2), (3,))
@@ -448,3 +451,31 @@ def test_an_empty_recording_has_one_block_of_nothing() -> None:
         array = to_dataarray(source, FrameIndex([], []), attributes={}, chunks=chunks)
         assert array.shape == (0, 5, 6)
         assert np.asarray(array).shape == (0, 5, 6)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.data(),
+    st.integers(1, 40),
+)
+def test_blocks_begin_at_entries(spans: list[int], data: st.DataObject, target: int) -> None:
+    """In chunks that are longer than a block; GOPs that are far too long are cut."""
+    places = [
+        np.array(sorted({0, *data.draw(st.sets(st.integers(0, span - 1)))}), np.int64)
+        for span in spans
+    ]
+    starts = np.cumsum([0, *spans[:-1]])
+    total = sum(spans)
+    index = FrameIndex(np.arange(total), np.arange(float(total)), starts)
+    lengths = block_lengths(index, 1, 1, target, places.__getitem__)
+    assert sum(lengths) == total
+    bounds = np.cumsum([0, *lengths]).tolist()
+    entries = {int(s + p) for s, own in zip(starts, places, strict=True) for p in own} | {total}
+    for start, stop in itertools.pairwise(bounds):
+        inside = [entry for entry in entries if start < entry < stop]
+        if stop in entries:
+            # As many whole GOPs as fit, or one that does not.
+            assert stop - start <= target or not inside
+        else:
+            assert stop - start == target
+            assert min(entry for entry in entries if entry > start) - start > 8 * target

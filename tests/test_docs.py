@@ -5,7 +5,9 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import google_crc32c
 import numpy as np
 import pytest
@@ -23,6 +26,12 @@ import imgstore_zarr
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+
+UPDATE = "IMGSTORE_UPDATE_PICTURES"
+"""With this set to 1, pictures that the pages make take the place of those beside them."""
+
+ALIKE = 3.0
+"""How far pixels of two pictures may differ, on the average: fonts are not the same everywhere."""
 
 
 def pages() -> list[Path]:
@@ -72,9 +81,63 @@ def run(page: Path, directory: Path) -> None:
             assert printed.getvalue().rstrip() == block.text.rstrip(), f"{where} is not printed"
 
 
+def pictures(page: Path) -> list[Path]:
+    """The PNGs beside a page that it shows; its code makes each, under the same name."""
+    shown = [str(token.attrs["src"]) for token in tokens(page) if token.type == "image"]
+    return [page.parent / name for name in shown if re.fullmatch(r"[\w-]+\.png", name)]
+
+
+def check_picture(made: Path, committed: Path) -> None:
+    """Compare what a page has drawn with what is beside it, by content."""
+    assert made.exists(), f"the page does not make {made.name}"
+    if os.environ.get(UPDATE) == "1":
+        shutil.copy(made, committed)
+    again = f"to take the new one: {UPDATE}=1 python -m pytest tests/test_docs.py -k runs"
+    assert committed.exists(), f"{name_of(committed)} is not there; {again}"
+    new, old = (cv2.imread(str(path)) for path in (made, committed))
+    assert new is not None
+    assert old is not None
+    assert new.shape == old.shape, f"{name_of(committed)} has another size; {again}"
+    difference = float(cv2.absdiff(new, old).mean())
+    assert difference < ALIKE, f"{name_of(committed)} differs by {difference:.1f}; {again}"
+
+
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_python_runs(page: Path, tmp_path: Path) -> None:
+    """And draws the pictures that are beside the page."""
     run(page, tmp_path)
+    for picture in pictures(page):
+        check_picture(tmp_path / picture.name, picture)
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shown = {picture for page in pages() for picture in pictures(page)}
+    there = {path for path in DOCS.rglob("*.png") if "_build" not in path.parts}
+    assert shown == there
+    assert all(path.stat().st_size < 60_000 for path in there)
+
+
+def test_a_picture_that_differs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.delenv(UPDATE, raising=False)
+    made, committed = tmp_path / "made.png", tmp_path / "docs.png"
+    image = np.full((40, 60, 3), 255, np.uint8)
+    image[10:30, 20:40] = 0
+    cv2.imwrite(str(made), image)
+    with pytest.raises(AssertionError, match=f"is not there; to take the new one: {UPDATE}=1"):
+        check_picture(made, committed)
+    cv2.imwrite(str(committed), image[:, :50])
+    with pytest.raises(AssertionError, match="another size"):
+        check_picture(made, committed)
+    cv2.imwrite(str(committed), np.roll(image, 6, axis=1))
+    with pytest.raises(AssertionError, match="differs by"):
+        check_picture(made, committed)
+    monkeypatch.setenv(UPDATE, "1")
+    check_picture(made, committed)
+    monkeypatch.delenv(UPDATE)
+    image[0, ::2] = 200  # a font is not the same everywhere
+    cv2.imwrite(str(made), image)
+    check_picture(made, committed)
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)

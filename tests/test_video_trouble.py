@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -251,3 +253,63 @@ def test_files_that_are_dropped_let_go_of_what_they_held(tmp_path: Path) -> None
             counts.append(tasks())
     # Decoders have threads of their own, which end with them; what is decoded ahead may still run.
     assert max(counts) - min(counts) <= 8
+
+
+INTERRUPTED_READER = """
+import signal, sys, time
+import numpy as np
+from imgstore_zarr.video import VideoFile
+
+reading = False
+
+def ctrl_c(*_):
+    global reading
+    if reading:  # what the lines below count is not interrupted
+        reading = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, ctrl_c)
+file, random = VideoFile(sys.argv[1], color=False), np.random.default_rng(0)
+expected = file.frames[...].copy()
+interrupted, reads, until = 0, 0, time.monotonic() + 2
+print("ready", flush=True)
+while interrupted <= 20 or time.monotonic() < until:
+    start = int(random.integers(len(file)))
+    stop = min(start + int(random.choice([1, 8, 40])), len(file))
+    try:
+        reading = True
+        if random.integers(2):
+            images = file.frames[start:stop]
+        else:
+            images = [file.frames[position] for position in range(start, stop)]
+        reading = False
+        np.testing.assert_array_equal(images, expected[start:stop])
+        reads += 1
+    except KeyboardInterrupt:
+        interrupted += 1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print(reads, interrupted, flush=True)
+"""
+
+
+def test_ctrl_c_of_another_process_while_video_is_read(b_frames: tuple[Path, Images]) -> None:
+    """Whoever goes on after Ctrl-C gets the right frames, and never waits for nothing."""
+    path, draw = b_frames[0], random.Random(5)
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_READER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        until = time.monotonic() + 60
+        while child.poll() is None and time.monotonic() < until:
+            child.send_signal(signal.SIGINT)
+            time.sleep(draw.uniform(0.002, 0.02))
+        if child.poll() is None:
+            child.kill()
+        said = child.stdout.readline().split()
+    assert child.returncode == 0
+    reads, interrupted = map(int, said)
+    assert min(reads, interrupted) > 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imgstore_compat.video.frames import OPEN_FILES
+from imgstore_compat.video.frames import OPEN_FILES, VideoFrames
 
 import imgstore_zarr
-from imgstore_zarr.video import open_decoders
+from imgstore_zarr.video import VideoFile, open_decoders
 from imgstore_zarr.video.decoder_pool import LANES
 from imgstore_zarr.video.frame_cache import CACHE_BYTES
 from tests.videos import barcode, read_barcode
@@ -103,3 +104,33 @@ def test_several_readers(week: Path) -> None:
     assert open_files(week) <= AT_REST
     store.close()
     assert open_files(week) == 0
+
+
+@pytest.mark.parametrize("chunks", [None, CHUNKSIZE])
+def test_a_minute_in_the_middle_touches_its_own_chunks(
+    week: Path, monkeypatch: pytest.MonkeyPatch, chunks: int | None
+) -> None:
+    opened: set[int] = set()
+    open_file = VideoFrames._open
+
+    def counted(self: VideoFrames, chunk: int) -> VideoFile:
+        opened.add(chunk)
+        return open_file(self, chunk)
+
+    array = imgstore_zarr.open(week).to_xarray(chunks=chunks, index="frame_time")
+    middle = CHUNKS // 2
+    start, stop = middle * CHUNKSIZE + 3, (middle + 5) * CHUNKSIZE + 1
+    part = array.sel(frame_time=slice(start / 25, (stop - 1) / 25))
+    assert part.sizes["frame"] == stop - start
+    monkeypatch.setattr(VideoFrames, "_open", counted)
+    numbers = [read_barcode(image) for image in part.values]
+    assert numbers == [position % CHUNKSIZE for position in range(start, stop)]
+    assert opened == {*range(middle, middle + 6)}
+
+
+def test_the_graph_of_a_week_is_small(week: Path) -> None:
+    """However small its blocks."""
+    array = imgstore_zarr.open(week).to_xarray(chunks=CHUNKSIZE)
+    assert array.data.npartitions == CHUNKS
+    part = pickle.dumps(array.isel(frame=slice(0, CHUNKSIZE)).data)
+    assert len(part) < 100_000

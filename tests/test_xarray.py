@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from dask.local import get_sync
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr import FrameIndex, FrameNotFoundError, shared_sources
 from imgstore_zarr.dataarray import to_dataarray
+from imgstore_zarr.video import VideoFile
+from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.xarray_engine import ImgStoreBackend
 from tests.test_dataarray import CountingSource
 
@@ -174,7 +178,7 @@ def test_distributed(tmp_path: Path) -> None:
     array = store.to_xarray(chunks=16).mean(("y", "x"))
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -243,8 +247,6 @@ def test_each_gop_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: Any
 ) -> None:
     """By all blocks together: they begin where GOPs begin."""
-    from imgstore_zarr.video.decoder import Decoder
-
     path = recorded(tmp_path / "r", "h264/mkv", 36, gop=12, fps=10)
     sends: list[int] = []
     send = Decoder._send
@@ -260,3 +262,59 @@ def test_each_gop_is_decoded_once(
         assert array.values.shape == (COUNT, *SHAPE)
     # A block may need the first packets of the next GOP to get its last frames out.
     assert COUNT <= len(sends) <= COUNT + 6 * blocks
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", ["lp_mirror_mouse.mp4", "sleap_flies_small.mp4"])
+def test_blocks_of_irregular_gops(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of real videos, whose key frames come when the picture changes."""
+    sends: list[int] = []
+    send = Decoder._send
+
+    def counting_send(self: Decoder, packet: object, rank: int) -> list[object]:
+        sends.append(rank)
+        return list(send(self, packet, rank))  # type: ignore[arg-type]
+
+    with contextlib.closing(VideoFile(shared_data / name, color=False)) as video:
+        index = FrameIndex(np.arange(len(video)), np.arange(len(video)) / 25, [0])
+        array = to_dataarray(video, index, attributes={}, chunks=60)
+        assert array.chunks is not None
+        bounds = np.cumsum(array.chunks[0])[:-1]
+        assert {*bounds.tolist()} <= {*video.entries().tolist()}
+        assert len(bounds) >= 3
+        monkeypatch.setattr(Decoder, "_send", counting_send)
+        with dask.config.set(scheduler="sync"):
+            array.max(("y", "x")).compute()
+        assert len(sends) <= len(video) + 20 * len(array.chunks[0])
+
+
+class Computes:
+    """A scheduler that counts how often something is computed, as xarray's own tests have it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: Any, keys: Any, **options: Any) -> Any:
+        self.count += 1
+        return get_sync(graph, keys, **options)
+
+
+@pytest.mark.parametrize("format", ["zstd/zarr", "avc1/mp4", "png/dir"])
+def test_nothing_is_computed_before_it_is_asked_for(tmp_path: Path, format: str) -> None:
+    path = recorded(tmp_path / "r", format)
+    computes = Computes()
+    with imgstore_zarr.open(path) as store, dask.config.set(scheduler=computes):
+        array = store.to_xarray(chunks=16, index="frame_time", datetime=True)
+        repr(array)
+        array._repr_html_()  # type: ignore[no-untyped-call]
+        part = array.sel(frame_time=slice(1.7e9 + 1, 1.7e9 + 2)).isel(y=slice(2, 9))
+        mean = part.astype("f4").diff("frame").mean(("y", "x"))
+        xr.open_dataset(path, engine="imgstore", chunks={})["image"].max("frame")
+        xr.open_datatree(path, engine="imgstore", chunks={})["image"].max("frame")
+        aligned = imgstore_zarr.align([store, store], chunks=16, names=["a", "b"])
+        aligned.sel(camera="a").mean("frame")
+        assert computes.count == 0
+        assert mean.compute().sizes == {"frame": 10}
+        assert computes.count == 1

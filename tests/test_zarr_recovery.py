@@ -261,7 +261,7 @@ def test_a_record_of_the_journal_that_is_damaged(
 ) -> None:
     path = broken / ".inflight" / "2.journal"
     data = bytearray(path.read_bytes())
-    data[8 + 36 * 3 + 20] ^= 1  # of the fourth frame of the chunk, position 19
+    data[20 + 36 * 3 + 20] ^= 1  # of the fourth frame of the chunk, position 19
     path.write_bytes(data)
     report = imgstore_zarr.repair(broken)
     holds_frames(broken, 19, 19)
@@ -285,7 +285,7 @@ def test_torn_shard(broken: Path, interrupted: tuple[Path, int], nbytes: int) ->
     """The journal says more than the shard holds, as after power loss."""
     path = broken / ".inflight" / "2.shard"
     group = interrupted[1]
-    records = struct.iter_unpack("<QQqdI", (path.with_suffix(".journal")).read_bytes()[8:])
+    records = struct.iter_unpack("<QQqdI", path.with_suffix(".journal").read_bytes()[20:])
     size = max(0, path.stat().st_size - nbytes)
     whole = sum(offset + length <= size for offset, length, *_ in records)
     os.truncate(path, size)
@@ -324,12 +324,12 @@ def test_torn_extra_data(broken: Path, interrupted: tuple[Path, int]) -> None:
 def test_a_record_of_extra_data_that_is_damaged(broken: Path) -> None:
     path = broken / ".inflight" / "extra.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    lines[7] = lines[7].replace(b'"value": 7', b'"value": 6')
+    lines[8] = lines[8].replace(b'"value": 7', b'"value": 6')
     path.write_bytes(b"".join(lines))
     with imgstore_zarr.open(broken) as store:
-        with pytest.raises(imgstore_zarr.CorruptChunkError, match="line 8 of the extra data"):
+        with pytest.raises(imgstore_zarr.CorruptChunkError, match="line 9 of the extra data"):
             store.get_extra_data()
-        with pytest.warns(UserWarning, match="line 8"):
+        with pytest.warns(UserWarning, match="line 9"):
             table = store.get_extra_data(ignore_corrupt_chunks=True)
         assert table is not None
         assert table["value"].tolist() == [*range(7)]

@@ -110,3 +110,17 @@ def find_time(path: str, values: list[float]) -> float:
     for value in values:
         index.find_chunk_nearest("frame_time", value)
     return (perf_counter() - start) / len(values)
+
+
+def minute(path: str, position: int, count: int) -> float:
+    """Mean image of frames that follow each other."""
+    store = _open(path)
+    start = perf_counter()
+    total = np.zeros(store.image_shape, np.float64)
+    image, _ = store.get_image(frame_number=None, frame_index=position)
+    total += image
+    for _ in range(count - 1):
+        image, _ = store.get_next_image()
+        total += image
+    _ = total / count
+    return perf_counter() - start

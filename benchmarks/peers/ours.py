@@ -145,3 +145,28 @@ def find_time(path: str, values: list[float]) -> float:
     for value in values:
         index.position_nearest_time(value)
     return (perf_counter() - start) / len(values)
+
+
+def convert(path: str, count: int, format: str) -> float:
+    """Convert a recording; seconds for one frame."""
+    target = f"{path}-converted"
+    shutil.rmtree(target, ignore_errors=True)
+    start = perf_counter()
+    imgstore_zarr.convert(path, target, format)
+    seconds = perf_counter() - start
+    shutil.rmtree(target)
+    return seconds / count
+
+
+def compress(path: str, count: int, format: str) -> float:
+    """Write the frames of a recording that are in memory; seconds for one frame."""
+    with imgstore_zarr.open(path) as store:
+        frames, target = store.frames[:count], f"{path}-compressed"
+    shutil.rmtree(target, ignore_errors=True)
+    start = perf_counter()
+    with imgstore_zarr.create(target, format, frames.shape[1:]) as writer:
+        for i, image in enumerate(frames):
+            writer.add_image(image, i, i / FRAME_RATE)
+    seconds = perf_counter() - start
+    shutil.rmtree(target)
+    return seconds / count

@@ -46,11 +46,15 @@ Stored = Callable[[int], int]
 
 def read_chunks(location: Location, stems: Stems, stored: Stored) -> Chunks:
     """Read the index of every chunk that has frames or an index."""
+    joined, problems = _Joined(len(stems)), []
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
-        found = list(pool.map(lambda n: _read_chunk(location, n, stems[n], stored), stems))
-    columns = {n: pair for n, (pair, _) in zip(stems, found, strict=True) if pair is not None}
-    problems = tuple(problem for _, problem in found if problem is not None)
-    return Chunks(_frame_index(columns), problems)
+        found = pool.map(lambda n: _read_chunk(location, n, stems[n], stored), stems)
+        for number, (columns, problem) in zip(stems, found, strict=True):
+            if columns is not None:
+                joined.append(number, columns)
+            if problem is not None:
+                problems.append(problem)
+    return Chunks(joined.index(), tuple(problems))
 
 
 def holes(location: Location, numbers: Collection[int]) -> tuple[Problem, ...]:
@@ -141,15 +145,42 @@ def read_journal(location: Location, stem: str) -> Columns | None:
         ) from error
 
 
-def _frame_index(columns: Mapping[int, Columns]) -> FrameIndex:
-    """One index of all chunks; those of no frames are left out."""
-    chunks = {number: pair for number, pair in columns.items() if len(pair[0])}
-    if not chunks:
-        return FrameIndex(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
-    lengths = [len(numbers) for numbers, _ in chunks.values()]
-    return FrameIndex(
-        np.concatenate([numbers for numbers, _ in chunks.values()]),
-        np.concatenate([times for _, times in chunks.values()]),
-        np.cumsum([0, *lengths[:-1]]),
-        list(chunks),
-    )
+class _Joined:
+    """The columns of many chunks, put into one each as they come: a week of them fits but once.
+
+    Parameters
+    ----------
+    chunks
+        How many there may be, for a guess of how much memory they take.
+    """
+
+    def __init__(self, chunks: int) -> None:
+        self._chunks = chunks
+        self._columns: Columns = np.empty(0, np.int64), np.empty(0, np.float64)
+        self._count = 0
+        self._starts: list[int] = []
+        self._numbers: list[int] = []
+
+    def append(self, number: int, columns: Columns) -> None:
+        """Add a chunk; one of no frames is left out."""
+        length = len(columns[0])
+        if not length:
+            return
+        stop = self._count + length
+        if stop > len(self._columns[0]):
+            # What is not written to takes no memory.
+            size = max(length * (self._chunks - len(self._numbers)) + self._count, 2 * self._count)
+            larger: Columns = np.empty(size, np.int64), np.empty(size, np.float64)
+            for old, new in zip(self._columns, larger, strict=True):
+                new[: self._count] = old[: self._count]
+            self._columns = larger
+        for column, values in zip(self._columns, columns, strict=True):
+            column[self._count : stop] = values
+        self._starts.append(self._count)
+        self._numbers.append(number)
+        self._count = stop
+
+    def index(self) -> FrameIndex:
+        """Return one index of all chunks."""
+        numbers, times = (column[: self._count] for column in self._columns)
+        return FrameIndex(numbers, times, np.array(self._starts, np.int64), self._numbers)

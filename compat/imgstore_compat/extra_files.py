@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from imgstore_compat.h5_files import (
+    DAMAGE,
+    SUFFIX,
+    check,
+    damaged,
+    join_datasets,
+    join_tables,
+    open_h5,
+    read_header,
+    read_table,
+    samplerate,
+    what,
+)
+from imgstore_compat.h5_files import datasets as datasets  # handed on to imgstore_compat.imgstore
 from imgstore_compat.json_records import Record, parse_records
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.storage import Location
 
 if TYPE_CHECKING:
-    import h5py
     import pandas as pd
 
 # Motif's process writes to the root of the recording; imgstore writes beside the chunk's index.
-_MOTIF = (".extra_data.h5", ".extra_data.json")
+_MOTIF = (SUFFIX, ".extra_data.json")
 _IMGSTORE = (".extra.json", ".extra_data.json")
-
-# What reading a damaged file raises.
-_DAMAGE = (ValueError, KeyError, TypeError, OSError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,6 @@ class ExtraFiles:
 
     def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
         """Return one row per record; see `ExtraData.read`."""
-        import pandas as pd
-
         tables: list[pd.DataFrame] = []
         for is_motif, key in self._keys():
             try:
@@ -86,23 +91,47 @@ class ExtraFiles:
                 if not ignore_corrupt_chunks:
                     raise
                 warnings.warn(f"left out: {error}", stacklevel=3)
-        tables = [table for table in tables if not table.empty]
-        return pd.concat(tables, axis=0, ignore_index=True) if tables else None
+        return _joined(tables)
 
-    def table(self, is_motif: bool, key: str) -> pd.DataFrame:
+    def sampled(self) -> SampledData:
+        """Return what Motif's HDF5 files have, without reading samples; see `HasSampledData`.
+
+        Each of these files is opened once, for names, lengths and rates, and for the column of its
+        frame numbers, which tells how many of its rows have a frame: about two milliseconds a file.
+        Where the table by frames is not the same in all chunks, or some chunks have JSON, that
+        table is read as `read` does. In a store that is no directory, every file is fetched whole.
+
+        The time of a sample at a rate of its own is that of the first frame of its chunk, and then
+        one step further per sample: it is assumed that both begin together, since the files do not
+        say when the first sample was taken.
+        """
+        found = [*self._keys()]
+        numbers = [int(key.partition(".")[0]) for _, key in found if key.endswith(SUFFIX)]
+        headers = [read_header(self.location, number) for number in numbers]
+        records = None
+        if headers and len(headers) == len(found):
+            records = join_tables(self.location, headers)
+        return SampledData(
+            records=_joined([self.table(*file, tell=False) for file in found])
+            if records is None
+            else records,
+            datasets=join_datasets(self.location, headers),
+        )
+
+    def table(self, is_motif: bool, key: str, *, tell: bool = True) -> pd.DataFrame:
         """Read one file; CorruptChunkError where it is damaged."""
         import pandas as pd
 
         try:
-            if key.endswith(".h5"):
-                return _from_h5(self.location, key)
+            if key.endswith(SUFFIX):
+                return read_table(self.location, key, tell=tell)
             table = pd.DataFrame(_read_records(self.location, key))
             if is_motif and not table.empty:
                 table = table[table["frame_number"] >= 0]
                 columns = ["frame_index", *({"sensor_time"} & set(table.columns))]
                 table = table.sort_values(by=columns, ignore_index=True)
-        except _DAMAGE as error:
-            raise _damaged(self.location, key, error) from error
+        except DAMAGE as error:
+            raise damaged(self.location, key, error) from error
         return table
 
     def problems(self) -> tuple[Problem, ...]:
@@ -123,15 +152,22 @@ class ExtraFiles:
 
     def samplerate(self) -> float | None:
         """Return the one sample rate of Motif's data, in Hz; CorruptChunkError where it is damaged."""
-        for _, key in self._keys((".extra_data.h5",)):
+        for _, key in self._keys((SUFFIX,)):
             try:
-                with _open_h5(self.location, key) as file:
-                    rates = [file[name].attrs.get("samplerate") for name in datasets(file)]
-                if len(rates) == 1 and rates[0] is not None:
-                    return float(rates[0])
-            except _DAMAGE as error:
-                raise _damaged(self.location, key, error) from error
+                with open_h5(self.location, key) as file:
+                    rate = samplerate(file)
+            except DAMAGE as error:
+                raise damaged(self.location, key, error) from error
+            if rate is not None:
+                return rate
         return None
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
+    import pandas as pd
+
+    tables = [table for table in tables if not table.empty]
+    return pd.concat(tables, axis=0, ignore_index=True) if tables else None
 
 
 def _number(name: str) -> int | None:
@@ -143,96 +179,40 @@ def _number(name: str) -> int | None:
 def _problem(location: Location, is_motif: bool, key: str) -> Problem | None:
     chunk = int(match[0]) if (match := re.match(r"\d+", key)) else None
     try:
-        if key.endswith(".h5"):
-            with _open_h5(location, key) as file:
-                _ = [file[name].shape for name in ("camera", "sample_delay", *datasets(file))]
+        if key.endswith(SUFFIX):
+            with open_h5(location, key) as file:
+                check(file)
             return None
         records, complete = parse_records(location.read(key))
         if is_motif and records:
             names = {name for record in records for name in record}
             if missing := {"frame_number", "frame_index"} - names:
                 raise KeyError(*sorted(missing))
-    except _DAMAGE as error:
-        return Problem("extra-data-damaged", str(_damaged(location, key, error)), chunk)
+    except DAMAGE as error:
+        return Problem("extra-data-damaged", str(damaged(location, key, error)), chunk)
     if complete:
         return None
-    what = (
-        f"{location.name}: {_what(key)} break off, as after a crash; {len(records)} whole records "
+    message = (
+        f"{location.name}: {what(key)} break off, as after a crash; {len(records)} whole records "
         "can be read; if no writer is at work, imgstore_zarr.repair(...) gives them an end"
     )
-    return Problem("extra-data-damaged", what, chunk)
+    return Problem("extra-data-damaged", message, chunk)
 
 
 def read_records(location: Location, key: str) -> list[Record]:
     """Read a list of records in JSON; CorruptChunkError where it is damaged."""
     try:
         return _read_records(location, key)
-    except _DAMAGE as error:
-        raise _damaged(location, key, error) from error
+    except DAMAGE as error:
+        raise damaged(location, key, error) from error
 
 
 def _read_records(location: Location, key: str) -> list[Record]:
     records, complete = parse_records(location.read(key))
     if not complete:
         warnings.warn(
-            f"{location.name}: {_what(key)} break off, as after a crash; "
+            f"{location.name}: {what(key)} break off, as after a crash; "
             f"read were the {len(records)} whole records before",
             stacklevel=5,
         )
     return records
-
-
-def _what(key: str) -> str:
-    match = re.match(r"\d+", key)
-    return f"the extra data {key} of chunk {int(match[0])}" if match else f"the extra data {key}"
-
-
-def _damaged(location: Location, key: str, error: Exception) -> CorruptChunkError:
-    return CorruptChunkError(
-        f"{location.name}: {_what(key)} are damaged ({type(error).__name__}: {error}); "
-        "get_extra_data(ignore_corrupt_chunks=True) leaves them out"
-    )
-
-
-def _text(value: Any) -> str:
-    return value.decode("ascii") if isinstance(value, bytes | np.bytes_) else str(value)
-
-
-def datasets(file: h5py.File) -> list[str]:
-    """Return the names of the datasets in Motif's HDF5 file."""
-    if "datasets" not in file.attrs:
-        raise ValueError("it has no attribute 'datasets', which names those that it has")
-    return [name.strip() for name in _text(file.attrs["datasets"]).split(",")]
-
-
-def _open_h5(location: Location, key: str) -> h5py.File:
-    import h5py
-
-    if location.path is not None:
-        return h5py.File(location.path / key, "r")
-    return h5py.File(io.BytesIO(location.read(key)), "r")
-
-
-def _from_h5(location: Location, key: str) -> pd.DataFrame:
-    import pandas as pd
-
-    columns: dict[str, Any] = {}
-    with _open_h5(location, key) as file:
-        camera = np.asarray(file["camera"])
-        # Rows are preallocated for a full chunk; those that were not used have negative numbers.
-        used = camera["frame_number"] >= 0
-        for dataset in datasets(file):
-            samples = file[dataset].shape[-1]
-            if samples != len(camera):
-                warnings.warn(
-                    f"{location.name}: {dataset} in {key} has {samples} samples for {len(camera)} "
-                    "frames, so it fits no table by frames and is left out; h5py reads it",
-                    stacklevel=5,
-                )
-                continue
-            values = np.asarray(file[dataset])[..., used]
-            names = [n.strip() for n in _text(file[dataset].attrs["column_names"]).split(",")]
-            columns |= dict(zip(names, values, strict=True))
-        columns |= {name: camera[name][used] for name in camera.dtype.names or ()}
-        columns["sample_delay"] = np.asarray(file["sample_delay"])[used]
-    return pd.DataFrame(columns)

@@ -104,6 +104,57 @@ def repair(context: typer.Context, recording: Recording, json: AsJson = False) -
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A recording, or a video file.")],
+    destination: Annotated[str, typer.Argument(help="Where the new recording goes.")],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="zstd/zarr, avc1/mp4, png/dir, ...")
+    ] = "zstd/zarr",
+    frames: Annotated[
+        str | None, typer.Option(metavar="START:STOP", help="Only these positions.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="START:STOP", help="Only these frame times, in seconds.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every so many frames one.")] = 1,
+    roi: Annotated[
+        str | None,
+        typer.Option(metavar="TOP:BOTTOM,LEFT:RIGHT", help="The part of each image to keep."),
+    ] = None,
+    chunksize: Annotated[int | None, typer.Option(min=1, help="Frames in a chunk.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every frame with the source afterwards.")
+    ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Let a dask cluster do it.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Convert a recording, or a video file, to another format.
+
+    Frame numbers and times, extra data and metadata come along. Nothing is overwritten. Interrupted, the
+    same command goes on where it was. Example:
+
+    imgstore-zarr convert old-recording new.zarr --format zstd/zarr --verify
+    """
+    from imgstore_zarr.cli.convert import run_convert
+
+    run_convert(
+        source,
+        destination,
+        format,
+        frames=frames,
+        time=time,
+        stride=stride,
+        roi=roi,
+        chunksize=chunksize,
+        verify=verify,
+        scheduler=scheduler,
+        as_json=json,
+    )
+
+
+@app.command()
 def demo(
     directory: Annotated[
         Path, typer.Argument(help="Where the recordings and the figure go.")

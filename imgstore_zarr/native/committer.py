@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,22 @@ from typing import Any
 import numpy as np
 
 from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.columns import ColumnWriter
-from imgstore_zarr.native.metadata import ZarrRecording
-from imgstore_zarr.native.open_chunk import OpenChunk
+from imgstore_zarr.native.metadata import ATTRIBUTE, GENERATION, ZarrRecording
+from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk
 from imgstore_zarr.native.pipeline import Encoded, Group
 from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.storage import Location
+
+EMPTIED = "emptied-"
+"""What folders are called in which a writer puts what is thrown away, until it is deleted."""
+
+
+def generation_of(recording: ZarrRecording) -> int:
+    """Return how often a recording was emptied or renumbered."""
+    generation = recording.attributes[ATTRIBUTE].get(GENERATION, 0)
+    return generation if isinstance(generation, int) and 0 <= generation < 2**63 else 0
 
 
 class Committer:
@@ -49,7 +60,6 @@ class Committer:
         self._spool = spool
         self._durable = durable
         self._begin()
-
         self.extra: Mapping[str, Mapping[str, Any]] = recording.extra
 
     def _begin(self) -> None:
@@ -99,25 +109,35 @@ class Committer:
         return pending
 
     @property
+    def generation(self) -> int:
+        """Of the recording; see `generation_of`."""
+        return generation_of(self._recording)
+
+    @property
     def count(self) -> int:
         """Frames that are stored, in chunks or in the journal of the open one."""
         return self._count
 
     def append(self, group: Group) -> None:
         """Store the frames of a group, and commit its chunk when that is full."""
-        geometry = self._recording.geometry
         if self._chunk is not None and self._chunk.full:
             self.finish_chunk()
-        if self._chunk is None:
-            self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+        chunk = self._open_chunk()
         self._note(group)
-        self._chunk.append(group)
+        chunk.append(group)
         self._count += len(group)
-        if self._chunk.full:
+        if chunk.full:
             # The frames are safe in the journal: what cannot be finished now is tried again by the next
             # call, which raises.
             with contextlib.suppress(OSError):
                 self.finish_chunk()
+
+    def _open_chunk(self) -> OpenChunk:
+        if self._chunk is None:
+            geometry = self._recording.geometry
+            number = self._count // geometry.chunksize
+            self._chunk = OpenChunk(self._spool, number, geometry, self.generation)
+        return self._chunk
 
     def _note(self, group: Group) -> None:
         """Add to the coordinates what they do not have yet; a flush or a failed call came before."""
@@ -143,9 +163,7 @@ class Committer:
         if count == self._committed:
             return
         if pending is not None:
-            geometry = self._recording.geometry
-            if self._chunk is None:
-                self._chunk = OpenChunk(self._spool, self._count // geometry.chunksize, geometry)
+            self._open_chunk()
             self._note(pending)
         if self._chunk is not None:
             self._chunk.snapshot(self._location, encoded, durable=self._durable)
@@ -158,7 +176,8 @@ class Committer:
     def drop_extra(self) -> None:
         """Remove the columns of the extra data; their records are in the log again."""
         self._commit_without_extra(self._committed, self._recording)
-        self._location.delete("extra")
+        if can_delete(self._location):
+            self._location.delete("extra")
 
     def _commit_without_extra(self, count: int, recording: ZarrRecording) -> None:
         before = self.extra, self._recording
@@ -176,18 +195,45 @@ class Committer:
             self._location.write(key, document, durable=self._durable)
         self._committed = count
 
-    def empty(self) -> None:
-        """Throw away every frame and all extra data; after an error everything is as it was."""
+    def empty(self) -> list[str]:
+        """Throw away every frame and all extra data; after an error everything is as it was.
+
+        Ctrl-C must be deferred while this runs.
+
+        Returns
+        -------
+        list of str
+            Keys that belong to nothing any more, and are to be deleted before anything is added.
+        """
         # First the commit record: from then on nobody looks at what is deleted.
         self._commit_without_extra(0, self._recording.emptied())
         chunk = self._chunk
         self._begin()
         self._committed = 0
-        with contextlib.suppress(OSError):  # what stays belongs to nothing
-            if chunk is not None:
+        if chunk is not None:
+            with contextlib.suppress(OSError):  # its journal says that it belongs to nothing
                 chunk.discard()
-            for key in ("image/c", "extra", *(f"{name}/c" for name in self._columns)):
-                self._location.delete(key)
+        return self._moved_aside(["image/c", "extra", *(f"{name}/c" for name in self._columns)])
+
+    def _moved_aside(self, keys: list[str]) -> list[str]:
+        """Move trees into the spool, which is quick, and is left there by nobody; return their keys."""
+        root = self._location.path
+        if root is None:
+            return keys
+        left = []
+        try:
+            aside = Path(tempfile.mkdtemp(dir=self._spool, prefix=EMPTIED))
+            left.append(f"{INFLIGHT}/{aside.name}")
+        except OSError:
+            return keys
+        for key in keys:
+            try:
+                (root / key).rename(aside / key.replace("/", "-"))
+            except FileNotFoundError:
+                pass
+            except OSError:
+                left.append(key)
+        return left
 
     def release(self) -> None:
         """Close the files of the open chunk, and leave them where they are."""

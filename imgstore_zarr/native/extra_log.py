@@ -1,4 +1,8 @@
-"""The log of extra data: one line a record, each with a checksum, until the recording is closed."""
+"""The log of extra data: one line a record, each with a checksum, until the recording is closed.
+
+The first line says of which generation of the recording they are: what was thrown away must not come
+back.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,15 @@ from imgstore_zarr.native.codecs import checksum
 Record = dict[str, Any]
 
 _DIGITS = 8
+_GENERATION = b"generation "
 
 
 def encode_line(record: Record) -> bytes:
     """Return a record as a line: its CRC-32C in eight hexadecimal digits, a space, JSON, a line feed."""
-    text = dump_record(record).encode()
+    return _line(dump_record(record).encode())
+
+
+def _line(text: bytes) -> bytes:
     return b"%08x %s\n" % (checksum(text), text)
 
 
@@ -42,8 +50,21 @@ def decode_lines(name: str, lines: Iterable[bytes]) -> Iterator[Record]:
                 f"{name}: line {number} of the extra data that are not committed yet is damaged; "
                 "imgstore_zarr.repair(...) keeps the records before it, and the file"
             )
-        record: Record = json.loads(text)
-        yield record
+        if not text.startswith(_GENERATION):
+            record: Record = json.loads(text)
+            yield record
+
+
+def is_thrown_away(lines: Iterable[bytes], generation: int) -> bool:
+    """Whether a log is certainly of another generation of the recording than this."""
+    line = next(iter(lines), b"")
+    text = line[_DIGITS + 1 : -1]
+    of_log = text.startswith(_GENERATION) and _line(text) == line
+    return of_log and text != _generation(generation)
+
+
+def _generation(generation: int) -> bytes:
+    return _GENERATION + b"%d" % generation
 
 
 def read_log(name: str, path: Path, frame_count: int) -> Iterator[Record]:
@@ -54,10 +75,11 @@ def read_log(name: str, path: Path, frame_count: int) -> Iterator[Record]:
         )
 
 
-def write_log(path: Path, records: Iterable[Record], *, durable: bool) -> int:
+def write_log(path: Path, records: Iterable[Record], generation: int, *, durable: bool) -> int:
     """Write a log, which is there all at once; return its size."""
     new = path.with_suffix(".new")
     with new.open("wb") as file:
+        file.write(_line(_generation(generation)))
         file.writelines(map(encode_line, records))
         size = file.tell()
         if durable:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from imgstore_zarr.errors import (
 )
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
+from imgstore_zarr.native.assembly import finish, has_chunk, take_chunk
 from imgstore_zarr.native.columns import read_column
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_data import ZarrExtra
@@ -42,7 +44,7 @@ from imgstore_zarr.native.metadata import (
 from imgstore_zarr.native.open_chunk import INFLIGHT
 from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.native.recovery import repair, rewrite_column
-from imgstore_zarr.native.writer import ZarrSink
+from imgstore_zarr.native.writer import ZarrSink, refuse_existing
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import Location, access_error
@@ -167,6 +169,29 @@ class ZarrLayout:
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Commit what an interrupted writer left; see `Repairs`."""
         return repair(location)
+
+    def refuse_existing(self, location: Location) -> None:
+        """Refuse a location that holds a recording; see `JoinsChunks`."""
+        refuse_existing(location)
+
+    def has_chunk(self, location: Location, chunk: int) -> bool:
+        """Whether there is a shard; see `JoinsChunks`."""
+        return has_chunk(location, chunk)
+
+    def take_chunk(self, location: Location, spec: RecordingSpec, part: Path, chunk: int) -> None:
+        """Move a shard to its key; see `JoinsChunks`."""
+        take_chunk(location, _planned(location, spec), part, chunk, durable=spec.durable)
+
+    def finish(
+        self,
+        location: Location,
+        spec: RecordingSpec,
+        head: Path,  # noqa: ARG002
+        index: FrameIndex,
+        records: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
+        """Write coordinates, extra data, and the commit record; see `JoinsChunks`."""
+        finish(location, _planned(location, spec), index, records, durable=spec.durable)
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`.

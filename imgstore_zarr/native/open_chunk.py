@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from imgstore_zarr.native.codecs import Bytes
-from imgstore_zarr.native.journal import MAGIC, RECORD_BYTES, JournalRecord, encode_record
+from imgstore_zarr.native.journal import (
+    RECORD_BYTES,
+    JournalRecord,
+    encode_header,
+    encode_record,
+)
 from imgstore_zarr.native.pipeline import Encoded, Group
 from imgstore_zarr.native.reservation import Reservation
-from imgstore_zarr.native.shards import MISSING, ShardGeometry, empty_entries, encode_entries
+from imgstore_zarr.native.shards import ShardGeometry, empty_entries, encode_entries
 from imgstore_zarr.storage import Location, sync_directory
 
 INFLIGHT = ".inflight"
@@ -54,9 +59,11 @@ class OpenChunk:
         The chunk's number.
     geometry
         How frames are cut into inner chunks.
+    generation
+        Of the recording; see `generation_of`.
     """
 
-    def __init__(self, spool: Path, number: int, geometry: ShardGeometry) -> None:
+    def __init__(self, spool: Path, number: int, geometry: ShardGeometry, generation: int) -> None:
         self.number = number
         self.frames = 0
         self._moved = False
@@ -75,7 +82,7 @@ class OpenChunk:
         most = geometry.inner_count * geometry.encoded_limit + geometry.index_bytes
         self._reservation = Reservation(self._shard, most)
         try:
-            self._journal_size = write_all(self._journal, [MAGIC], 0)
+            self._journal_size = write_all(self._journal, [encode_header(generation)], 0)
         except OSError:
             self.release()
             raise
@@ -124,16 +131,16 @@ class OpenChunk:
         descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
         try:
             buffers, entries, size = _placed(pending, self._size)
+            known = self._entries.copy()
             if entries:
-                self._entries[self._inner : self._inner + len(entries)] = entries
-            write_all(descriptor, [*buffers, *encode_entries(self._entries)], self._size)
+                known[self._inner : self._inner + len(entries)] = entries
+            write_all(descriptor, [*buffers, *encode_entries(known)], self._size)
             os.ftruncate(descriptor, size + self._geometry.index_bytes)
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
                 os.fsync(descriptor)
         finally:
-            self._entries[self._inner :] = MISSING
             os.close(descriptor)
         key = self._geometry.key(self.number)
         move(copy, location, key)
@@ -152,7 +159,12 @@ class OpenChunk:
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
-            move(shard_path(self._spool, self.number), location, key)
+            shard = shard_path(self._spool, self.number)
+            if location.path is None:
+                # It stays until `discard`: interrupted, this is done again.
+                location.write(key, shard.read_bytes())
+            else:
+                move(shard, location, key)
             self._moved = True
         if durable:
             sync_parents(location, key)
@@ -174,8 +186,9 @@ class OpenChunk:
     def discard(self) -> None:
         """Close and remove what is left in the spool: the chunk is committed, or not wanted."""
         self.release()
-        shard_path(self._spool, self.number).unlink(missing_ok=True)
+        # The journal first: without its shard it would be taken for one whose shard was moved.
         journal_path(self._spool, self.number).unlink(missing_ok=True)
+        shard_path(self._spool, self.number).unlink(missing_ok=True)
 
 
 def _placed(encoded: Encoded, start: int) -> tuple[list[Bytes | bytes], list[tuple[int, int]], int]:

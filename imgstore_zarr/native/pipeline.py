@@ -130,10 +130,17 @@ class Pipeline:
             self._submit()
 
     def _submit(self) -> None:
+        # What could not be handed over may be in the executor's queue nevertheless.
+        turn = threading.Lock()
+
+        def work() -> None:
+            if turn.acquire(blocking=False):
+                self._work()
+
         try:
-            self._executor.submit(self._work)
-        except RuntimeError:  # the interpreter is about to end
-            self._work()
+            self._executor.submit(work)
+        except RuntimeError:  # no thread can be started, or the interpreter is about to end
+            work()
 
     def drain(self) -> None:
         """Wait until everything is stored, or something cannot be."""
@@ -174,8 +181,13 @@ class Pipeline:
         self._error = None
 
     def close(self) -> None:
-        """End the threads. What is not stored by now is not stored any more."""
-        self._executor.shutdown()
+        """Wait until nothing is stored any more, and end the threads.
+
+        Ctrl-C may end the waiting: then this can be called again.
+        """
+        self._wait_until(lambda: not self._working)
+        with Deferred():
+            self._executor.shutdown()
 
     def _work(self) -> None:
         """Encode and store as long as there is anything to encode."""

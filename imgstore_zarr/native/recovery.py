@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.errors import CorruptChunkError, RecordingAccessError
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.lock import take_lock
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
+from imgstore_zarr.native.committer import EMPTIED, generation_of
 from imgstore_zarr.native.extra_columns import write_extra
-from imgstore_zarr.native.extra_log import Record, decode_lines, read_log
+from imgstore_zarr.native.extra_log import Record, decode_lines, is_thrown_away, read_log
 from imgstore_zarr.native.inspection import changed_parts, left_over_keys
-from imgstore_zarr.native.journal import JournalRecord, decode_journal
+from imgstore_zarr.native.journal import Journal, JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.open_chunk import (
     BUSY,
@@ -41,12 +43,17 @@ from imgstore_zarr.native.shards import (
     empty_entries,
     encode_entries,
 )
+from imgstore_zarr.native.spool import EXTRA, Spool
 from imgstore_zarr.native.writer import EXTRA_KEY
+from imgstore_zarr.report import counted
 from imgstore_zarr.storage import Location
 
-# What writers and repairs make there; anything else is somebody's, and kept.
-_OWN_FILES = re.compile(
-    r"\d+\.(shard|journal|snapshot|damaged|copy)|lock|extra\.jsonl|zarr\.json|\.new-.*"
+_EXTRA_STEM = Path(EXTRA).stem
+
+# What writers leave there, when all of it is committed or was thrown away by `empty`. Anything else is
+# somebody's, or of a repair that wanted to keep it.
+_DISPOSABLE = re.compile(
+    r"\d+\.(shard|journal|snapshot|copy)|extra\.(jsonl|new)|\.new-.*|" + f"{EMPTIED}.*"
 )
 
 
@@ -58,26 +65,24 @@ def repair(location: Location) -> tuple[Problem, ...]:
     RecordingLockedError
         A writer is at work.
     """
-    if not location.exists(INFLIGHT):
+    spool = Spool.found(location)
+    if spool is None:
         return ()
-    lock = take_lock(location, LOCK_KEY)
     try:
         if location.path is None:
             _commit_flushed_extra(location)
+            spool.remove()
             return ()
-        spool = location.path / INFLIGHT
         recording = parse(location.name, location.read(GROUP_KEY))
-        stems = [path.stem for path in spool.glob("*.journal")]
-        journals = sorted(int(stem) for stem in stems if stem.isdecimal())
-        problems: list[Problem] = []
+        left = _LeftBehind.found(location, recording, spool.path)
+        problems = [*left.problems]
         count = recording.frame_count
         records: list[JournalRecord] = []
-        if journals:
-            chunk = journals[-1]
+        if left.chunk is not None:
+            chunk, (_, written, damaged) = left.chunk, left.journal
             start = chunk * recording.geometry.chunksize
-            written, damaged = decode_journal(journal_path(spool, chunk).read_bytes())
             committed = max(0, count - start)
-            whole = _rebuild(location, recording.geometry, spool, chunk, written, committed)
+            whole = _rebuild(location, recording.geometry, spool.path, chunk, written, committed)
             end = start + len(written) + damaged
             lost = end - max(start + whole, count)
             if lost > 0:
@@ -87,15 +92,60 @@ def repair(location: Location) -> tuple[Problem, ...]:
         if recording.changed:
             # The commit below makes it the truth, so that nobody could tell any more.
             problems += changed_parts(location, recording)
-            shutil.copyfile(location.path / GROUP_KEY, spool / GROUP_KEY)
-        log = _Log(location, count)
+            shutil.copyfile(location.path / GROUP_KEY, spool.path / GROUP_KEY)
+        log = None if _EXTRA_STEM in left.stale else _Log(location, count)
         _commit(location, recording, count, records, log)
-        problems += log.problems
-        unknown = [path for path in spool.iterdir() if not _OWN_FILES.fullmatch(path.name)]
-        _set_aside(location, spool, keep=bool(problems or unknown))
+        problems += log.problems if log is not None else []
+        _set_aside(location, spool, None if problems else left.stale)
         return tuple(problems)
     finally:
-        lock.release()
+        spool.release()
+
+
+@dataclass(frozen=True)
+class _LeftBehind:
+    """What an interrupted writer left in the spool.
+
+    Attributes
+    ----------
+    chunk, journal
+        The chunk that was open, and its journal; None where there was none.
+    stale
+        First parts of the names of files that are of another generation of the recording.
+    problems
+        Chunks that cannot follow what is committed.
+    """
+
+    chunk: int | None
+    journal: Journal
+    stale: frozenset[str]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def found(cls, location: Location, recording: ZarrRecording, spool: Path) -> _LeftBehind:
+        generation = generation_of(recording)
+        stems = [path.stem for path in spool.glob("*.journal")]
+        chunks = sorted(int(stem) for stem in stems if stem.isdecimal())
+        journals = {c: decode_journal(journal_path(spool, c).read_bytes()) for c in chunks}
+        stale = {c for c in chunks if journals[c].generation not in (None, generation)}
+        first = recording.frame_count // recording.geometry.chunksize
+        beyond = [c for c in chunks if c not in stale and c > first]
+        last = max((c for c in chunks if c not in stale and c <= first), default=None)
+        names = {str(c) for c in stale}
+        log = spool / EXTRA
+        with contextlib.suppress(FileNotFoundError), log.open("rb") as lines:
+            if is_thrown_away(lines, generation):
+                names.add(_EXTRA_STEM)
+        return cls(
+            last,
+            Journal(None, [], 0) if last is None else journals[last],
+            frozenset(names),
+            tuple(
+                _unplaced(location, recording, c, len(journals[c].records) + journals[c].damaged)
+                for c in beyond
+                if journals[c].records or journals[c].damaged
+            ),
+        )
 
 
 def _rebuild(
@@ -110,6 +160,7 @@ def _rebuild(
 
     What is at the key stays where it is needed for frames that are committed already.
     """
+    assert location.path is not None
     path = shard_path(spool, chunk)
     if not path.exists():
         # The writer, or an earlier repair, had moved it before it was interrupted.
@@ -134,12 +185,10 @@ def _rebuild(
     # A flush also publishes groups that are not full, so that the key may hold more. Frames there that
     # are not committed may be of a recording that was emptied, and not be deleted yet.
     if whole and _frames(geometry, inner) >= committed:
-        damaged = spool / f"{chunk}.damaged"
-        if whole < len(records) and not damaged.exists():
-            # All at once: an interrupted repair must not keep less the second time.
-            copy = damaged.with_suffix(".copy")
-            shutil.copyfile(path, copy)
-            copy.replace(damaged)
+        if whole < len(records):
+            _keep(path, spool / f"{chunk}.damaged")
+        if _published(location, geometry, chunk) > _frames(geometry, inner):
+            _keep(location.path / geometry.key(chunk), spool / f"{chunk}.published")
         with path.open("r+b", buffering=0) as file:
             file.truncate(size)
             write_all(file.fileno(), encode_entries(entries), size)
@@ -147,6 +196,15 @@ def _rebuild(
         move(path, location, geometry.key(chunk))
         sync_parents(location, geometry.key(chunk))
     return whole
+
+
+def _keep(file: Path, kept: Path) -> None:
+    """Copy a file that is going to be changed or replaced."""
+    if not kept.exists():
+        # All at once: an interrupted repair must not keep less the second time.
+        copy = kept.with_suffix(".copy")
+        shutil.copyfile(file, copy)
+        copy.replace(kept)
 
 
 def _published(location: Location, geometry: ShardGeometry, chunk: int) -> int:
@@ -205,7 +263,7 @@ def _commit(
     recording: ZarrRecording,
     count: int,
     records: list[JournalRecord],
-    log: _Log,
+    log: _Log | None,
 ) -> None:
     before = recording.frame_count
     for name, dtype in recording.columns.items() if records else ():
@@ -215,7 +273,7 @@ def _commit(
         writer.extend(np.array(added, dtype))
         writer.write()
     extra: dict[str, Any] = dict(recording.extra)
-    if location.exists(EXTRA_KEY):
+    if log is not None and location.exists(EXTRA_KEY):
         if not extra:
             location.delete("extra")  # begun from the same log
         extra = write_extra(location, log, durable=True)
@@ -224,13 +282,25 @@ def _commit(
 
 
 def _commit_flushed_extra(location: Location) -> None:
-    """Commit the extra data that a writer to another store than a directory had flushed, and left."""
+    """Commit the extra data that a writer to another store than a directory had flushed, and left.
+
+    Raises
+    ------
+    RecordingAccessError
+        The store is a directory, and its writer was given that.
+    """
+    if any(name.endswith(".journal") for name in location.names(INFLIGHT)):
+        raise RecordingAccessError(
+            f"{location.name}: the writer that was interrupted wrote to a directory; repair the "
+            "recording by the path of that"
+        )
     try:
         lines = location.read(EXTRA_KEY)
     except FileNotFoundError:
-        location.delete(INFLIGHT)
         return
     recording = parse(location.name, location.read(GROUP_KEY))
+    if is_thrown_away(io.BytesIO(lines), generation_of(recording)):
+        return
 
     def records() -> Iterator[Record]:
         for record in decode_lines(location.name, io.BytesIO(lines)):
@@ -240,7 +310,6 @@ def _commit_flushed_extra(location: Location) -> None:
     extra = write_extra(location, records, durable=False)
     for key, document in recording.documents(recording.frame_count, extra).items():
         location.write(key, document)
-    location.delete(INFLIGHT)
 
 
 def rewrite_column(
@@ -261,27 +330,46 @@ def _damaged(location: Location, chunk: int, position: int, frames: int) -> Prob
     )
 
 
-def _set_aside(location: Location, spool: Path, *, keep: bool) -> None:
-    """Remove what has been committed; what has not is moved to a folder of its own."""
+def _unplaced(location: Location, recording: ZarrRecording, chunk: int, frames: int) -> Problem:
+    return Problem(
+        "frames-lost",
+        f"{location.name}: chunk {chunk} was being written, but zarr.json counts "
+        f"{counted(recording.frame_count, 'frame')}, which do not reach to it; "
+        f"{counted(frames, 'frame')} cannot be placed: what is left of them is in {SET_ASIDE}",
+        chunk,
+    )
+
+
+def _set_aside(location: Location, spool: Spool, stale: frozenset[str] | None) -> None:
+    """Remove what is committed, and the spool with it; move what is not to a folder of its own.
+
+    Parameters
+    ----------
+    location, spool
+        The recording.
+    stale
+        First parts of the names of files to keep that would be removed; None to keep all.
+    """
     root = location.path
     assert root is not None
-    recording = parse(location.name, location.read(GROUP_KEY))
-    left = [root / key for key in left_over_keys(location, recording) if key != BUSY]
-    left += [path for path in root.rglob(".new-*") if SET_ASIDE not in path.parts]
-    if keep or left:
-        target = root / SET_ASIDE
-        target.mkdir(exist_ok=True)
-        numbers = [int(path.name) for path in target.iterdir() if path.name.isdecimal()]
-        folder = target / f"{max(numbers, default=-1) + 1:03d}"
-        if keep:
-            # In one step: a journal without its shard would be taken for one that was moved.
-            spool.rename(folder)
-        else:
-            folder.mkdir()
-        for path in dict.fromkeys(left):
-            if path.exists():  # not with the folder that it was in
-                path.rename(folder / path.relative_to(root).as_posix().replace("/", "-"))
     location.delete(BUSY)
-    for journal in spool.glob("*.journal"):
-        journal.unlink()
-    location.delete(INFLIGHT)
+    if stale is not None:
+        # Journals first: without its shard one would be taken for that of a shard that was moved.
+        for path in sorted(spool.path.iterdir(), key=lambda path: path.suffix != ".journal"):
+            if _DISPOSABLE.fullmatch(path.name) and path.stem not in stale:
+                location.delete(f"{INFLIGHT}/{path.name}")
+    recording = parse(location.name, location.read(GROUP_KEY))
+    left = [root / key for key in left_over_keys(location, recording)]
+    new = {path: path.relative_to(root).parts for path in root.rglob(".new-*")}
+    left += [path for path, parts in new.items() if parts[0] not in (SET_ASIDE, INFLIGHT)]
+    for path in dict.fromkeys(left):
+        if path.exists():  # not with the folder that it was in
+            path.rename(spool.path / path.relative_to(root).as_posix().replace("/", "-"))
+    if {path.name for path in spool.path.iterdir()} <= {Path(LOCK_KEY).name}:
+        spool.remove()
+        return
+    target = root / SET_ASIDE
+    target.mkdir(exist_ok=True)
+    numbers = [int(path.name) for path in target.iterdir() if path.name.isdecimal()]
+    # In one step, and the last one: by then it is another writer's turn.
+    spool.move(target / f"{max(numbers, default=-1) + 1:03d}")

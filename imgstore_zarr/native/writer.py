@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,22 +14,22 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.lock import take_lock
+from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.committer import Committer
 from imgstore_zarr.native.extra_columns import check_field_names, iter_records, write_extra
 from imgstore_zarr.native.extra_log import Record, encode_line, read_log, write_log
 from imgstore_zarr.native.metadata import ATTRIBUTE, COLUMNS, GROUP_KEY, ZarrRecording
-from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, LOCK_KEY, write_all
+from imgstore_zarr.native.open_chunk import BUSY, INFLIGHT, write_all
 from imgstore_zarr.native.pipeline import Group, Pipeline
 from imgstore_zarr.native.reader import ZarrFrames
+from imgstore_zarr.native.spool import EXTRA, Spool, remove_beginning
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import counted
 from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
 
 _log = logging.getLogger("imgstore_zarr")
 
-_EXTRA = "extra.jsonl"
-EXTRA_KEY = f"{INFLIGHT}/{_EXTRA}"
+EXTRA_KEY = f"{INFLIGHT}/{EXTRA}"
 """Extra data while they are being recorded: one record a line."""
 
 
@@ -65,19 +62,21 @@ class ZarrSink:
         self._durable = durable
         self._process = os.getpid()
         try:
-            self._spool = _make_spool(location)
+            self._spool = Spool.made(location)
         except FileExistsError as error:
             raise exists_error(location, INFLIGHT) from error
         except OSError as error:
+            if isinstance(error, ImgStoreError):
+                raise
             raise access_error(location, "writing", error) from error
+        self._finished = False
         try:
-            self._lock = take_lock(location, LOCK_KEY)
-        except OSError:
-            shutil.rmtree(self._spool, ignore_errors=True)
+            self._committer = Committer(location, recording, self._spool.path, durable=durable)
+            self._pipeline = Pipeline(recording.geometry, self._committer.append)
+            self._begin()
+        except BaseException:
+            self._spool.remove()
             raise
-        self._committer = Committer(location, recording, self._spool, durable=durable)
-        self._pipeline = Pipeline(recording.geometry, self._committer.append)
-        self._begin()
 
     @classmethod
     def create(cls, location: Location, recording: ZarrRecording, *, durable: bool) -> ZarrSink:
@@ -88,12 +87,12 @@ class ZarrSink:
         RecordingExistsError
             The location already holds a recording.
         """
-        _remove_beginning(location)
+        remove_beginning(location)
         refuse_existing(location)
         sink = cls(location, recording, durable=durable)
         with sink._abandoned_on_error(sink._remove_beginnings):
             sink._committer.commit()
-            location.write("metadata.yaml", _signpost(recording), durable=durable)
+            location.write("metadata.yaml", signpost(recording), durable=durable)
             sink._say_busy()
         return sink
 
@@ -143,16 +142,18 @@ class ZarrSink:
         try:
             yield
         except BaseException as error:
-            remove()
-            self._committer.release()
-            self._pipeline.close()
-            self._lock.release()
-            shutil.rmtree(self._spool, ignore_errors=True)
+            with Deferred():
+                remove()
+                self._pipeline.close()
+                self._committer.release()
+                self._spool.remove()
             if isinstance(error, OSError) and not isinstance(error, ImgStoreError):
                 raise access_error(self._location, "writing", error) from error
             raise
 
     def _remove_beginnings(self) -> None:
+        if not can_delete(self._location):
+            return
         for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in _MEMBERS)):
             with contextlib.suppress(OSError):  # the storage that fails just now
                 self._location.delete(key)
@@ -291,15 +292,19 @@ class ZarrSink:
 
     def _begin_extra(self) -> None:
         """Open the log of extra data; what is committed already is copied there, before what is new."""
-        path, committed, size = self._spool / _EXTRA, self._committer.extra, 0
+        path, committed = self._spool.path / EXTRA, self._committer.extra
+        records = iter_records(self._location, committed) if committed else ()
+        size = write_log(path, records, self._committer.generation, durable=self._durable)
         if committed:
-            size = write_log(path, iter_records(self._location, committed), durable=self._durable)
-            if self._location.path is None:
-                self._location.write(EXTRA_KEY, path.read_bytes())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if committed else os.O_TRUNC)
-        self._extra_size, self._extra = size, os.open(path, flags, 0o666)
+            self._show_extra()
+        self._extra_size, self._extra = size, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         if self._durable:
-            sync_directory(self._spool)
+            sync_directory(self._spool.path)
+
+    def _show_extra(self) -> None:
+        """Put the log where readers of a store look for it; it must not stay there."""
+        if self._location.path is None and can_delete(self._location):
+            self._location.write(EXTRA_KEY, (self._spool.path / EXTRA).read_bytes())
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""
@@ -308,9 +313,7 @@ class ZarrSink:
             if self._extra is not None:
                 if self._durable:
                     os.fsync(self._extra)
-                if self._location.path is None:
-                    lines = (self._spool / _EXTRA).read_bytes()
-                    self._location.write(EXTRA_KEY, lines)
+                self._show_extra()
             pending = self._filling
             encoded = self._recording.geometry.encode_group(pending.filled) if pending else []
             self._committer.flush(pending, encoded)
@@ -323,50 +326,86 @@ class ZarrSink:
 
     def empty(self) -> None:
         """Throw away every frame and all extra data; after an error everything is as it was."""
+        self.empty_with(lambda: None)
+
+    def empty_with(self, reset: Callable[[], None]) -> None:
+        """As `empty`; calls `reset` in the step from which on nothing is there."""
         self._check_process()
         self._pipeline.drain()
-        try:
-            self._committer.empty()
-        except OSError as error:
-            what = "nothing was thrown away"
-            raise access_error(self._location, "emptying", error, what) from error
-        self._pipeline.clear()
-        extra = self._extra
-        self._begin()
-        if extra is not None:
-            os.close(extra)
-            with contextlib.suppress(OSError):  # it is written anew when it is needed
-                (self._spool / _EXTRA).unlink(missing_ok=True)
-            if self._location.path is None:
+        with Deferred():
+            try:
+                left = self._committer.empty()
+            except OSError as error:
+                what = "nothing was thrown away"
+                raise access_error(self._location, "emptying", error, what) from error
+            self._pipeline.clear()
+            extra = self._extra
+            self._begin()
+            reset()
+            if extra is not None:
+                self._drop_log(extra)
+        # What this leaves, deferred or not, belongs to nothing.
+        for key in left if can_delete(self._location) else ():
+            with contextlib.suppress(OSError):
+                self._location.delete(key)
+
+    def _drop_log(self, extra: int) -> None:
+        # It is written anew when it is needed, and says of which generation it is.
+        os.close(extra)
+        with contextlib.suppress(OSError):
+            (self._spool.path / EXTRA).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._location.path is None and can_delete(self._location):
                 self._location.delete(EXTRA_KEY)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether others may write: `close` was there, and was not interrupted by Ctrl-C too early."""
+        return self._spool.is_given_up
 
     def close(self) -> None:
         """Finish the recording: the last chunk, the extra data, the commit record.
 
         An error that a call before has raised is not raised again.
         """
-        if self._process != os.getpid():
+        if self._process != os.getpid() or self.is_given_up:
             return
         told = self._told
         try:
-            self._finish()
+            if not self._finished:
+                self._finish()
         except (OSError, ImgStoreError) as error:
             if not told:
                 raise
             _log.error("%s; a repair is due", error)
         finally:
-            # Whatever went wrong, a repair may now try.
-            self._pipeline.close()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let others write; whatever went wrong, a repair may now try.
+
+        Not while threads may still store: Ctrl-C in that waiting leaves the lock to the next `close`.
+        """
+        self._put_filling()
+        self._pipeline.close()
+        with Deferred():
             self._committer.release()
             if self._extra is not None:
                 os.close(self._extra)
-            self._lock.release()
+            if self._finished:
+                self._spool.remove()
+            else:
+                self._spool.release()
+
+    def _put_filling(self) -> None:
+        """Have the last frames stored, whose group is not full."""
+        with Deferred():
+            filling, self._filling = self._filling, None
+            if filling is not None:
+                self._pipeline.put(filling)
 
     def _finish(self) -> None:
-        filling, self._filling = self._filling, None
-        if filling is not None:
-            with Deferred():
-                self._pipeline.put(filling)
+        self._put_filling()
         failure: ImgStoreError | None = None
         try:
             if self._pipeline.error is not None:
@@ -377,7 +416,7 @@ class ZarrSink:
         try:
             self._committer.finish_chunk()
             if self._extra is not None:
-                lines = self._spool / _EXTRA
+                lines = self._spool.path / EXTRA
                 count = self._committer.count
                 if self._location.path is not None and not self._committer.extra:
                     self._location.delete("extra")  # of a removal that was interrupted
@@ -389,11 +428,7 @@ class ZarrSink:
                 self._committer.commit()
             if self._location.path is not None:
                 self._location.delete(BUSY)
-            # Last, with the lock: what is left of it makes a repair due. Another process may look
-            # whether the lock is free while this goes on.
-            shutil.rmtree(self._spool, ignore_errors=True)
-            if self._location.path is None:
-                self._location.delete(INFLIGHT)
+            self._finished = True
         except OSError as error:
             what = "imgstore_zarr.repair(...) finishes the recording when that is mended"
             raise failure or access_error(self._location, "finishing", error, what) from error
@@ -413,27 +448,10 @@ def refuse_existing(location: Location) -> None:
         for key in (*METADATA_FILES, INFLIGHT):
             if location.exists(key):
                 raise exists_error(location, key)
-    except PermissionError as error:
+    except OSError as error:
+        if isinstance(error, ImgStoreError):
+            raise
         raise access_error(location, "looking for a recording", error) from error
-
-
-def _remove_beginning(location: Location) -> None:
-    """Remove what a writer has left that was killed before there was a recording, or a frame."""
-    if location.path is None:
-        return
-    spool = location.path / INFLIGHT
-    try:
-        begun = any(location.exists(key) for key in METADATA_FILES) or any(spool.glob("*.journal"))
-        if begun or not spool.exists():
-            return
-    except PermissionError:
-        return  # `refuse_existing` says so
-    try:
-        lock = take_lock(location, LOCK_KEY)
-    except ImgStoreError:
-        return  # of one that is just beginning
-    shutil.rmtree(spool, ignore_errors=True)
-    lock.release()
 
 
 def exists_error(location: Location, key: str) -> RecordingExistsError:
@@ -444,16 +462,8 @@ def exists_error(location: Location, key: str) -> RecordingExistsError:
     )
 
 
-def _make_spool(location: Location) -> Path:
-    if location.path is None:
-        return Path(tempfile.mkdtemp(prefix="imgstore-zarr-"))
-    spool = location.path / INFLIGHT
-    spool.mkdir(parents=True)
-    return spool
-
-
-def _signpost(recording: ZarrRecording) -> bytes:
-    """A metadata.yaml for people and for tools that look for one; never read back."""
+def signpost(recording: ZarrRecording) -> bytes:
+    """Return a metadata.yaml for people and for tools that look for one; never read back."""
     document = {
         **recording.info.user_metadata,
         "__store": {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.cores import CORES
+from imgstore_zarr.cores import CORES, usable_cores
 from imgstore_zarr.frames import Positions
 from imgstore_zarr.video.decoder_pool import DecoderPool, Lane
 from imgstore_zarr.video.frame_images import Cut
@@ -47,11 +47,12 @@ class Batch:
     def read(self, pool: DecoderPool, table: PacketTable) -> None:
         """Read all frames; raises what fails first in the file."""
         tasks = self._tasks(table)
-        if len(tasks) > 1 and CORES > 1:
+        several = usable_cores() > 1
+        if len(tasks) > 1 and several:
             self._read_side_by_side(pool, tasks)
             return
         for task in tasks:
-            with pool.lend(wide=True, position=task[0]) as lane:
+            with pool.lend(wide=several, position=task[0]) as lane:
                 self._run(lane, task)
 
     def _tasks(self, table: PacketTable) -> list[list[int]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakSet
 
+from imgstore_zarr.bells import Bells
 from imgstore_zarr.cores import CORES
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.decoder import Decoder
@@ -77,9 +78,8 @@ class DecoderPool:
     def __init__(self, source: VideoSource) -> None:
         self._source = source
         self._facts: Facts | None = None
-        # Taken by itself, since an interruption may come between the steps of a Condition.
         self._lock = threading.Lock()
-        self._change = threading.Condition(self._lock)
+        self._bells = Bells()
         self._idle: list[Lane] = []
         # One that is lost by an interruption is counted no longer.
         self._lent: WeakSet[Lane] = WeakSet()
@@ -122,7 +122,7 @@ class DecoderPool:
             self._idle.append(lane)
         else:
             lane.decoder.close()
-        self._change.notify()
+        self._bells.ring()
 
     def _close_idle(self, keep: int) -> None:
         while len(self._idle) > keep:
@@ -132,21 +132,28 @@ class DecoderPool:
         return sum(lane.wide is wide for lane in [*self._idle, *self._lent])
 
     def _take(self, wide: bool, position: int) -> tuple[Lane, int]:
-        with self._lock:
-            while True:
-                fit = [lane for lane in self._idle if wide or not lane.wide]
-                if wide and not self._count(True):
-                    lane = self._new(True)
-                elif not fit and self._count(False) < LANES:
-                    lane = self._new(False)
-                elif fit := fit or self._idle:
-                    lane = min(fit, key=lambda lane: lane.decoder.steps_to(position))
-                    self._idle.remove(lane)
-                else:
-                    self._change.wait()
-                    continue
-                self._lent.add(lane)
-                return lane, self._generation
+        while True:
+            with self._lock:
+                lane = self._free(wide, position)
+                if lane is not None:
+                    self._lent.add(lane)
+                    return lane, self._generation
+                bell = self._bells.ask()
+            bell.acquire()
+
+    def _free(self, wide: bool, position: int) -> Lane | None:
+        """Return a lane that nobody has, or a new one; None where all that there may be are lent."""
+        fit = [lane for lane in self._idle if wide or not lane.wide]
+        if wide and not self._count(True):
+            return self._new(True)
+        if not fit and self._count(False) < LANES:
+            return self._new(False)
+        fit = fit or self._idle
+        if not fit:
+            return None
+        lane = min(fit, key=lambda lane: lane.decoder.steps_to(position))
+        self._idle.remove(lane)
+        return lane
 
     def _new(self, wide: bool) -> Lane:
         source, facts = self._source, self._facts
@@ -183,4 +190,4 @@ class DecoderPool:
             self._generation += 1
             self._facts = None
             self._close_idle(0)
-            self._change.notify_all()
+            self._bells.ring()

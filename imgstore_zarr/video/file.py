@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cores import usable_cores
 from imgstore_zarr.frames import Frames, Positions, Window, output_array, window_shape
+from imgstore_zarr.index import Int64s
 from imgstore_zarr.video.batch import Batch
 from imgstore_zarr.video.decoder_pool import DecoderPool, VideoSource
 from imgstore_zarr.video.packets import PacketTable
@@ -110,6 +112,11 @@ class VideoFile:
         """As many whole images as a GOP usually has."""
         return (self.table.gop, *self.shape[1:])
 
+    def entries(self, chunk: int = 0) -> Int64s:  # noqa: ARG002 - a file is one chunk
+        """Return the positions at which a GOP begins; see `HasEntries`."""
+        table = self.table
+        return np.unique([0, *map(table.first_position, table.entries.tolist())])
+
     @property
     def frames(self) -> Frames:
         """All frames, behind NumPy indexing."""
@@ -126,7 +133,7 @@ class VideoFile:
         pool.wake()
         if out is not None:
             output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
-        if len(positions) == 1:
+        if len(positions) == 1 and usable_cores() > 1:
             image = self._steps.take(int(positions[0]), window)
             if image is not None:
                 if out is None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.bells import Bells
 from imgstore_zarr.cores import CORES
 from imgstore_zarr.frames import Window, window_shape
 from imgstore_zarr.video.decoder_pool import LANES, DecoderPool
@@ -75,7 +76,7 @@ class ReadAhead:
         self._slices: deque[_Slice] = deque()
         self._following: _Slice | None = None
         self._lock = threading.Lock()
-        self._change = threading.Condition(self._lock)
+        self._bells = Bells()
         self._dropped = threading.Event()
 
     @property
@@ -85,8 +86,8 @@ class ReadAhead:
 
     def take(self, position: int) -> Image | None:
         """Return the image at a position, None unless it is the next; raises what decoding it raised."""
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:
                 self._schedule()
                 if not self._slices:
                     return None
@@ -99,8 +100,9 @@ class ReadAhead:
                     raise current.error
                 if current.done:
                     self._slices.popleft()
-                else:
-                    self._change.wait()
+                    continue
+                bell = self._bells.ask()
+            bell.acquire()
 
     def drop(self) -> None:
         """End what is being decoded; nothing can be taken any more."""
@@ -160,13 +162,13 @@ class ReadAhead:
                     if self._dropped.is_set():
                         break
                     piece.images.append((position, image))
-                    self._change.notify_all()
+                    self._bells.ring()
         except (OSError, ValueError) as failure:
             error = failure
         finally:
             with self._lock:
                 piece.done, piece.error = True, error
-                self._change.notify_all()
+                self._bells.ring()
 
 
 class Steps:

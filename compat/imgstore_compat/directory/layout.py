@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_compat.assembly import finish
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, holes, read_chunks, read_journal
 from imgstore_compat.directory import bloscpack
 from imgstore_compat.directory.frames import DirectoryFrames, image_key, is_chunk_folder, read_image
 from imgstore_compat.directory.image_files import DTYPES, check_image, is_lossless, npy_dtype
 from imgstore_compat.directory.inspection import inspect_images
-from imgstore_compat.directory.sink import DirectorySink
+from imgstore_compat.directory.sink import DirectorySink, refuse_folders
 from imgstore_compat.extra_files import ExtraFiles
 from imgstore_compat.metadata import (
     DIRECTORY_CLASS,
@@ -25,7 +28,7 @@ from imgstore_compat.metadata import (
     read_store_class,
     timezone_of,
 )
-from imgstore_compat.open_recording import local_directory
+from imgstore_compat.open_recording import local_directory, refuse_existing
 from imgstore_compat.recovery import repair_chunks
 from imgstore_compat.renumber import renumber_chunks
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
@@ -95,6 +98,34 @@ class DirectoryLayout:
     def create(self, location: Location, spec: RecordingSpec) -> DirectorySink:
         """Begin a recording; see `Layout.create`."""
         return DirectorySink(local_directory(location), spec)
+
+    def refuse_existing(self, location: Location) -> None:
+        """Refuse a location that holds a recording, or chunks; see `JoinsChunks`."""
+        directory = local_directory(location)
+        refuse_existing(directory)
+        refuse_folders(directory)
+
+    def has_chunk(self, location: Location, chunk: int) -> bool:
+        """Whether there is the folder of the chunk; see `JoinsChunks`."""
+        return location.exists(f"{chunk:06d}")
+
+    def take_chunk(self, location: Location, spec: RecordingSpec, part: Path, chunk: int) -> None:  # noqa: ARG002
+        """Move a folder; see `JoinsChunks`."""
+        folder = local_directory(location).root / f"{chunk:06d}"
+        # One that was taken, but not noted any more before a crash.
+        shutil.rmtree(folder, ignore_errors=True)
+        (part / f"{0:06d}").rename(folder)
+
+    def finish(
+        self,
+        location: Location,
+        spec: RecordingSpec,  # noqa: ARG002
+        head: Path,
+        index: FrameIndex,
+        records: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
+        """Write extra data and metadata; see `JoinsChunks`."""
+        finish(local_directory(location), head, index, records, lambda chunk: f"{chunk:06d}/index")
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`."""

@@ -60,7 +60,7 @@ class DirectorySink:
             chunksize=self._info.chunksize,
         )
         refuse_existing(location)
-        _refuse_folders(location)
+        refuse_folders(location)
         self._recording = OpenRecording(location, metadata)
         self._begin()
 
@@ -174,7 +174,8 @@ def _stored(spec: RecordingSpec) -> RecordingSpec:
     return stored
 
 
-def _refuse_folders(location: Directory) -> None:
+def refuse_folders(location: Directory) -> None:
+    """Raise RecordingExistsError where there are directories, which imgstore would take for chunks."""
     try:
         folders = sorted(path.name for path in location.root.iterdir() if path.is_dir())
     except FileNotFoundError:

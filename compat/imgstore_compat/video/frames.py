@@ -26,6 +26,10 @@ OPEN_FILES = 4
 up to `LANES` times more. Each thread that is reading another chunk adds ``1 + LANES`` to that."""
 
 
+# Chunks of which the packet tables are read only to find good places for blocks.
+_LISTED = 16
+
+
 @dataclass
 class _Lease:
     file: VideoFile
@@ -104,6 +108,16 @@ class VideoFrames:
         except (OSError, UnsupportedFormatError):
             gop = 1  # it is only advice: reading says what is wrong
         return (gop, *self._image_shape)
+
+    def entries(self, chunk: int) -> Int64s | None:
+        """Return where the GOPs of a chunk begin; of a long recording nobody waits for that."""
+        if len(self._starts) > _LISTED:
+            return None
+        try:
+            with self._lease(chunk) as file:
+                return file.entries()
+        except (OSError, UnsupportedFormatError):
+            return None  # it is only advice: reading says what is wrong
 
     def read(
         self, positions: Positions, window: Window | None = None, out: NDArray[Any] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_compat.assembly import finish
 from imgstore_compat.chunk_index import SUFFIXES, read_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, holes, read_chunks
@@ -25,11 +26,11 @@ from imgstore_compat.metadata import (
     read_store_class,
     timezone_of,
 )
-from imgstore_compat.open_recording import local_directory
+from imgstore_compat.open_recording import local_directory, refuse_existing
 from imgstore_compat.renumber import renumber_chunks
 from imgstore_compat.video.frames import VideoFrames
 from imgstore_compat.video.recovery import repair_videos
-from imgstore_compat.video.sink import CODECS, VideoSink, encoder_options
+from imgstore_compat.video.sink import CODECS, INDEX, VideoSink, encoder_options
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
 from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
 from imgstore_zarr.layouts import Parts, Problem
@@ -124,6 +125,31 @@ class VideoLayout:
     def create(self, location: Location, spec: RecordingSpec) -> VideoSink:
         """Begin a recording; see `Layout.create`."""
         return VideoSink(local_directory(location), spec, encoder_options(spec))
+
+    def refuse_existing(self, location: Location) -> None:
+        """Refuse a location that holds a recording, or chunks; see `JoinsChunks`."""
+        refuse_existing(local_directory(location))
+
+    def has_chunk(self, location: Location, chunk: int) -> bool:
+        """Whether the chunk has its index; see `JoinsChunks`."""
+        return location.exists(f"{chunk:06d}{INDEX}")
+
+    def take_chunk(self, location: Location, spec: RecordingSpec, part: Path, chunk: int) -> None:
+        """Move a video, and then its index; see `JoinsChunks`."""
+        root = local_directory(location).root
+        for ending in (f".{spec.format.split('/')[1]}", INDEX):
+            (part / f"{0:06d}{ending}").replace(root / f"{chunk:06d}{ending}")
+
+    def finish(
+        self,
+        location: Location,
+        spec: RecordingSpec,  # noqa: ARG002
+        head: Path,
+        index: FrameIndex,
+        records: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
+        """Write extra data and metadata; see `JoinsChunks`."""
+        finish(local_directory(location), head, index, records, lambda chunk: f"{chunk:06d}")
 
 
 def _numbers(names: list[str], endings: tuple[str, ...]) -> set[int]:

@@ -1,0 +1,134 @@
+"""``imgstore-zarr convert``: any recording to any format."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import imgstore_zarr
+from imgstore_zarr.cli.console import make_console
+from imgstore_zarr.cli.info import plain
+from imgstore_zarr.errors import UnsupportedFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def run_convert(
+    source: str,
+    destination: str,
+    format: str,
+    *,
+    frames: str | None,
+    time: str | None,
+    roi: str | None,
+    scheduler: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert a recording, and print the report.
+
+    Parameters
+    ----------
+    source, destination, format
+        See `imgstore_zarr.convert`.
+    frames, time, roi
+        ``START:STOP``, ``START:STOP`` in seconds, and ``TOP:BOTTOM,LEFT:RIGHT``.
+    scheduler
+        The address of a dask scheduler.
+    as_json
+        Print one JSON document.
+    **options
+        Handed on.
+    """
+    # The problems that opening logs would stand in the middle of the bar.
+    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    bounds = _ends(time, "--time", float) if time else None
+    selection: dict[str, Any] = {
+        "frames": slice(*_ends(frames, "--frames", int)) if frames else None,
+        "time": None if bounds is None else _times(*bounds),
+        "roi": _rectangle(roi) if roi else None,
+    }
+    try:
+        with _client(scheduler) as client, _bar() as progress:
+            report = imgstore_zarr.convert(
+                source,
+                destination,
+                format,
+                client=client,
+                progress=progress,
+                **selection,
+                **options,
+            )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one was", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(plain(report.to_dict()), indent=2, allow_nan=False))
+    else:
+        make_console().print(str(report), soft_wrap=True)
+
+
+def _ends(text: str, option: str, kind: type[Any]) -> tuple[Any, Any]:
+    """Two ends, of which each may be left out."""
+    try:
+        start, stop = text.split(":")
+        return kind(start) if start else None, kind(stop) if stop else None
+    except ValueError as error:
+        raise UnsupportedFormatError(
+            f"{option} must be START:STOP, of which one may be left out, not {text!r}"
+        ) from error
+
+
+def _times(start: float | None, stop: float | None) -> tuple[float, float]:
+    return (float("-inf") if start is None else start, float("inf") if stop is None else stop)
+
+
+def _rectangle(text: str) -> tuple[slice, slice]:
+    rows, comma, columns = text.partition(",")
+    if not comma:
+        raise UnsupportedFormatError(f"--roi must be TOP:BOTTOM,LEFT:RIGHT, not {text!r}")
+    return slice(*_ends(rows, "--roi", int)), slice(*_ends(columns, "--roi", int))
+
+
+@contextmanager
+def _client(scheduler: str | None) -> Iterator[Any]:
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise imgstore_zarr.MissingDependencyError(
+            "--scheduler needs dask: pip install 'imgstore-zarr[dask]'"
+        ) from error
+    with Client(scheduler) as client:
+        yield client
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    columns = (
+        TextColumn("converting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+    )
+    # On stderr, so that a report can be piped; nothing where that is no terminal.
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

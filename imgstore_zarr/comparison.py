@@ -1,0 +1,69 @@
+"""Comparing a converted recording with its source, frame by frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgstore_zarr.conversion_job import Frames, blocks
+from imgstore_zarr.conversion_source import Source
+from imgstore_zarr.cores import in_order
+from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.formats import open as open_recording
+from imgstore_zarr.frames import Window
+from imgstore_zarr.index import Int64s
+from imgstore_zarr.storage import Location
+
+
+def compare(
+    location: Location, source: Source, wanted: Frames, window: Window | None
+) -> float | None:
+    """Compare every frame of a recording with those of which it was made.
+
+    Returns
+    -------
+    float or None
+        None where the recording is lossless, and so the same. Else the peak signal-to-noise ratio of the
+        frame that differs most, in dB (infinite where none differs).
+
+    Raises
+    ------
+    CorruptChunkError
+        Frames, numbers or times are not those of the source; says the first.
+    """
+    with open_recording(location) as store:
+        for name in ("frame_number", "frame_time"):
+            found, expected = getattr(store.index, name), getattr(wanted, name)
+            if not np.array_equal(found, expected, equal_nan=True):
+                raise CorruptChunkError(
+                    f"{location.name}: the {name}s are not those of {source.name}; convert again to "
+                    "another place"
+                )
+        ours, theirs = store.frames.source, source.images()
+        # Video is cut to even sizes.
+        y0, x0 = (window.y0, window.x0) if window else (0, 0)
+        seen = Window(y0, y0 + ours.shape[1], x0, x0 + ours.shape[2])
+        lossless = store.lossless
+        worst = np.inf
+
+        def compared(positions: Int64s) -> tuple[int, NDArray[np.float64]]:
+            expected = theirs.read(wanted.positions[positions], seen)
+            images = ours.read(positions)
+            if lossless:
+                same = (images == expected) | ((images != images) & (expected != expected))
+                wrong = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
+                return int(positions[wrong[0]]) if len(wrong) else -1, np.empty(0)
+            error = np.square(images.astype(np.float32) - expected).reshape(len(images), -1)
+            return -1, error.mean(axis=1, dtype=np.float64)
+
+        for position, errors in in_order(compared, blocks(ours, np.arange(len(wanted)))):
+            if position >= 0:
+                raise CorruptChunkError(
+                    f"{location.name}: the frame at position {position} (number "
+                    f"{wanted.frame_number[position]}) is not that of {source.name} at position "
+                    f"{wanted.positions[position]}; convert again to another place"
+                )
+            with np.errstate(divide="ignore"):
+                peak = np.iinfo(ours.dtype).max if ours.dtype.kind in "iu" else 1.0
+                worst = min(worst, *(10 * np.log10(peak**2 / errors)).tolist(), np.inf)
+        return None if lossless else float(worst)

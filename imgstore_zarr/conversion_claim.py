@@ -1,0 +1,182 @@
+"""The folder of a conversion that is not finished: what it is of, and which chunks are done."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgstore_zarr.conversion_job import DoneChunk
+from imgstore_zarr.errors import RecordingExistsError
+from imgstore_zarr.formats import CONVERSION
+from imgstore_zarr.layouts import JoinsChunks, Layout
+from imgstore_zarr.lock import take_lock
+from imgstore_zarr.recording import RecordingSpec
+from imgstore_zarr.storage import Directory, Location, access_error
+
+_STATE, _DONE, _LOCK = f"{CONVERSION}/state.json", f"{CONVERSION}/done.jsonl", f"{CONVERSION}/lock"
+
+# In a store that is no directory the list of what is done is written anew, not for each chunk.
+_LISTED_AT_ONCE = 64
+
+
+@dataclass
+class Claim:
+    """The right to convert to a location.
+
+    Attributes
+    ----------
+    location
+        The destination.
+    spec
+        What it will be, with the identity that it got when the conversion began.
+    spool
+        The directory in which parts are written.
+    chunksize
+        Frames in a chunk.
+    done
+        Chunks that are in their place, by their numbers.
+    """
+
+    location: Location
+    spec: RecordingSpec
+    spool: Path
+    chunksize: int
+    done: dict[int, DoneChunk] = field(default_factory=dict)
+
+    @property
+    def head(self) -> Path:
+        """A part without frames."""
+        return self.spool / "head"
+
+    def note(self, chunk: DoneChunk) -> None:
+        """Note that a chunk is done."""
+        self.done[chunk.number] = chunk
+        if self.location.path is not None:
+            with (self.location.path / _DONE).open("a") as file:
+                file.write(_line(chunk))
+        elif len(self.done) % _LISTED_AT_ONCE == 0:
+            self.list_done()
+
+    def list_done(self) -> None:
+        """Write the list of what is done, where it cannot grow line by line."""
+        if self.location.path is None:
+            self.location.write(_DONE, "".join(map(_line, self.done.values())).encode())
+
+    def finished(self) -> None:
+        """Remove everything but the recording, and the lock."""
+        for key in (_DONE, _STATE):
+            self.location.delete(key)
+        shutil.rmtree(self.spool)
+
+
+def _line(chunk: DoneChunk) -> str:
+    return json.dumps(dataclasses.asdict(chunk)) + "\n"
+
+
+@contextmanager
+def claimed(
+    location: Location, layout: Layout, spec: RecordingSpec, identity: Mapping[str, Any]
+) -> Iterator[Claim]:
+    """Begin to convert to a location, or go on with what an interrupted conversion has left there.
+
+    Parameters
+    ----------
+    location, layout, spec
+        The destination.
+    identity
+        All that must be the same to go on.
+
+    Raises
+    ------
+    RecordingExistsError
+        There is a recording, or the unfinished conversion of something else.
+    RecordingLockedError
+        Another process is converting to there.
+    UnsupportedFormatError
+        The layout cannot hold this; nothing is left behind.
+    """
+    assert isinstance(layout, JoinsChunks)
+    document = {**identity, "uuid": spec.uuid}
+    goes_on = location.exists(_STATE)
+    if not goes_on:
+        layout.refuse_existing(location)
+    made = _make_folder(location)
+    try:
+        lock = take_lock(location, _LOCK)
+    except BaseException:
+        _remove_made(made)
+        raise
+    done: dict[int, DoneChunk] = {}
+    spool = Path(tempfile.mkdtemp(prefix="imgstore-zarr-"))
+    try:
+        if goes_on:
+            begun = json.loads(location.read(_STATE))
+            if {**begun, "uuid": None} != json.loads(json.dumps({**document, "uuid": None})):
+                raise RecordingExistsError(
+                    f"{location.name} holds the unfinished conversion of {begun['source']} to "
+                    f"{begun['format']}; finish it with the same arguments, or choose another place, or "
+                    f"remove that one"
+                )
+            spec = dataclasses.replace(spec, uuid=begun["uuid"])
+            done = _read_done(location, layout)
+        if location.path is not None:
+            shutil.rmtree(spool)
+            spool = location.path / CONVERSION / "parts"
+            shutil.rmtree(spool, ignore_errors=True)
+            spool.mkdir()
+        claim = Claim(location, spec, spool, 0, done)
+        sink = layout.create(Directory(claim.head), spec)
+        claim.chunksize = sink.info.chunksize
+        sink.close()
+        if not goes_on:
+            location.write(_STATE, json.dumps(document).encode())
+        made = []
+        yield claim
+    finally:
+        with contextlib.suppress(OSError):
+            if location.path is None:
+                shutil.rmtree(spool, ignore_errors=True)
+        lock.release()
+        if made or not location.exists(_STATE):
+            location.delete(CONVERSION)
+            _remove_made(made)
+
+
+def _make_folder(location: Location) -> list[Path]:
+    """Make the folder; return the directories that were not there before, the innermost first."""
+    if location.path is None:
+        return []
+    folder = location.path / CONVERSION
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise access_error(location, "making the directory", error) from error
+    return missing
+
+
+def _remove_made(made: list[Path]) -> None:
+    for path in made:
+        with contextlib.suppress(OSError):  # not empty any more, so somebody's
+            path.rmdir()
+
+
+def _read_done(location: Location, layout: JoinsChunks) -> dict[int, DoneChunk]:
+    """Read which chunks are done; a last line that is cut off does not count."""
+    try:
+        text = location.read(_DONE).decode()
+    except FileNotFoundError:
+        return {}
+    lines = text.splitlines(keepends=True)
+    chunks = [DoneChunk(**json.loads(line)) for line in lines if line.endswith("\n")]
+    if lines and not lines[-1].endswith("\n"):
+        location.write(_DONE, "".join(lines[:-1]).encode())
+    return {chunk.number: chunk for chunk in chunks if layout.has_chunk(location, chunk.number)}
