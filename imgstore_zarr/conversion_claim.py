@@ -15,9 +15,8 @@ from typing import Any
 
 from imgstore_zarr.conversion_job import DoneChunk
 from imgstore_zarr.errors import RecordingExistsError
-from imgstore_zarr.formats import CONVERSION
-from imgstore_zarr.layouts import JoinsChunks, Layout
-from imgstore_zarr.lock import take_lock
+from imgstore_zarr.layouts import CONVERSION, JoinsChunks, Layout
+from imgstore_zarr.lock import can_delete, take_lock
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.storage import Directory, Location, access_error
 
@@ -43,6 +42,8 @@ class Claim:
         Frames in a chunk.
     done
         Chunks that are in their place, by their numbers.
+    resumable
+        Whether notes can be kept there; not in stores from which nothing can be removed.
     """
 
     location: Location
@@ -50,6 +51,7 @@ class Claim:
     spool: Path
     chunksize: int
     done: dict[int, DoneChunk] = field(default_factory=dict)
+    resumable: bool = True
 
     @property
     def head(self) -> Path:
@@ -62,17 +64,17 @@ class Claim:
         if self.location.path is not None:
             with (self.location.path / _DONE).open("a") as file:
                 file.write(_line(chunk))
-        elif len(self.done) % _LISTED_AT_ONCE == 0:
+        elif self.resumable and len(self.done) % _LISTED_AT_ONCE == 0:
             self.list_done()
 
     def list_done(self) -> None:
         """Write the list of what is done, where it cannot grow line by line."""
-        if self.location.path is None:
+        if self.location.path is None and self.resumable:
             self.location.write(_DONE, "".join(map(_line, self.done.values())).encode())
 
     def finished(self) -> None:
         """Remove everything but the recording, and the lock."""
-        for key in (_DONE, _STATE):
+        for key in (_DONE, _STATE) if self.resumable else ():
             self.location.delete(key)
         shutil.rmtree(self.spool)
 
@@ -132,22 +134,24 @@ def claimed(
             spool = location.path / CONVERSION / "parts"
             shutil.rmtree(spool, ignore_errors=True)
             spool.mkdir()
-        claim = Claim(location, spec, spool, 0, done)
+        claim = Claim(location, spec, spool, 0, done, can_delete(location))
         sink = layout.create(Directory(claim.head), spec)
         claim.chunksize = sink.info.chunksize
         sink.close()
-        if not goes_on:
+        if not goes_on and claim.resumable:
             location.write(_STATE, json.dumps(document).encode())
         made = []
         yield claim
     finally:
-        with contextlib.suppress(OSError):
-            if location.path is None:
-                shutil.rmtree(spool, ignore_errors=True)
-        lock.release()
+        if location.path is None:
+            shutil.rmtree(spool, ignore_errors=True)
         if made or not location.exists(_STATE):
-            location.delete(CONVERSION)
-            _remove_made(made)
+            # The lock last: afterwards the folder may be somebody else's.
+            shutil.rmtree(spool, ignore_errors=True)
+            lock.remove()
+            _remove_made([location.path / CONVERSION, *made] if location.path else [])
+        else:
+            lock.release()
 
 
 def _make_folder(location: Location) -> list[Path]:

@@ -21,7 +21,7 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import Layout, Repairs
+from imgstore_zarr.layouts import CONVERSION, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error, locate
@@ -55,10 +55,6 @@ def layouts() -> tuple[Layout, ...]:
 def _rank(entry: EntryPoint) -> tuple[bool, bool]:
     own = entry.dist is not None and entry.dist.name == "imgstore-zarr"
     return own, entry.name != "zarr"
-
-
-CONVERSION = ".conversion"
-"""The folder in a recording to which another one is being converted, or was before an interruption."""
 
 
 def get_supported_formats() -> list[str]:

@@ -192,6 +192,10 @@ class Repairs(Protocol):
         ...
 
 
+CONVERSION = ".conversion"
+"""The folder in a recording to which another one is being converted, or was before an interruption."""
+
+
 @runtime_checkable
 class JoinsChunks(Protocol):
     """A layout that can put a recording together from chunks that were written apart (`convert`).

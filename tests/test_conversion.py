@@ -443,6 +443,23 @@ def test_to_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_array_equal(pixels(tmp_path / "back"), images())
 
 
+def test_to_a_store_from_which_nothing_is_removed(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source")
+    with zarr.storage.ZipStore(tmp_path / "copy.zip", mode="w") as store:
+        convert(source, store, "zstd/zarr", chunksize=8)
+    with zarr.storage.ZipStore(tmp_path / "copy.zip", mode="r") as store:
+        np.testing.assert_array_equal(pixels(store), images())
+
+
+@pytest.mark.parametrize("target", ["zstd/zarr", "png/dir", "h264/mkv"])
+def test_killed_before_anything_was_written(tmp_path: Path, target: str) -> None:
+    (tmp_path / "copy" / ".conversion").mkdir(parents=True)
+    (tmp_path / "copy" / ".conversion" / "lock").touch()
+    convert(recorded(tmp_path / "source"), tmp_path / "copy", target, verify=True)
+    assert not (tmp_path / "copy" / ".conversion").exists()
+    assert imgstore_zarr.verify(tmp_path / "copy").ok
+
+
 def test_a_store_that_is_open_already(tmp_path: Path) -> None:
     """With the index that it was given, and stored images where decoding is off."""
     source = imgstore_zarr.open(recorded(tmp_path / "source", encoding="cv_bayerrg"))

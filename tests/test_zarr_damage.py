@@ -18,6 +18,9 @@ import imgstore_zarr
 from imgstore_zarr import ChunkMissingError, CorruptChunkError, ImgStoreError
 from imgstore_zarr.native import codecs
 
+# Blocks of dask cut shards here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*better is:UserWarning")
+
 FRAMES, SHAPE, CHUNKSIZE = 10, (9, 12), 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (FRAMES, *SHAPE), np.uint8)
 

@@ -20,6 +20,7 @@ from imgstore_compat.extra_writer import ExtraWriter
 from imgstore_compat.metadata import DIRECTORY_CLASS, dump_metadata
 from imgstore_compat.open_recording import OpenRecording, check_options, refuse_existing
 from imgstore_zarr.errors import RecordingExistsError
+from imgstore_zarr.layouts import CONVERSION
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Directory, access_error
@@ -177,11 +178,12 @@ def _stored(spec: RecordingSpec) -> RecordingSpec:
 def refuse_folders(location: Directory) -> None:
     """Raise RecordingExistsError where there are directories, which imgstore would take for chunks."""
     try:
-        folders = sorted(path.name for path in location.root.iterdir() if path.is_dir())
+        found = sorted(path.name for path in location.root.iterdir() if path.is_dir())
     except FileNotFoundError:
         return
     except OSError as error:
         raise access_error(location, "looking for a recording", error) from error
+    folders = [name for name in found if name != CONVERSION]
     if folders:
         raise RecordingExistsError(
             f"{location.name} holds the directories {', '.join(folders)}, and imgstore takes every "
