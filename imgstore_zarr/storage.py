@@ -328,6 +328,8 @@ def _of_store(store: Store) -> Location:
 
     if isinstance(store, LocalStore) and not store.read_only:
         return Directory(Path(os.path.abspath(store.root)))  # noqa: PTH100 - see `locate`
+    # Not every method of a ZipStore does that by itself.
+    _wait(store._ensure_open())
     return ZarrStore(store)
 
 
