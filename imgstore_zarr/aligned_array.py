@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from imgstore_zarr.backend_array import FramesArray
+from imgstore_zarr.backend_array import FramesArray, outer_indexed
 from imgstore_zarr.frames import FrameSource
 
 _JUMP = 2
@@ -35,15 +35,20 @@ class Runs:
             empty = np.empty(0, np.int64)
             return cls(empty, empty, empty)
         moves = np.diff(positions)
-        goes_on = (moves == 1) & (positions[:-1] >= 0)
-        steps = np.where(goes_on, 1, np.where(moves == 0, 0, _JUMP))
+        # Small integers: there is one for every frame of a week.
+        steps = np.full(len(moves), _JUMP, np.int8)
+        steps[moves == 0] = 0
+        steps[(moves == 1) & (positions[:-1] >= 0)] = 1
+        del moves
         begins = np.ones(len(positions), bool)
         begins[1:] = steps == _JUMP
         # Who went on and then stands still, or the other way round, begins a run, too.
         begins[2:] |= (steps[1:] != steps[:-1]) & (steps[:-1] != _JUMP)
         starts = np.flatnonzero(begins)
-        following = np.append(steps, 0)[starts]
-        return cls(starts, positions[starts], np.where(following == _JUMP, 0, following))
+        following = np.append(steps, np.int8(0))[starts]
+        return cls(
+            starts, positions[starts], np.where(following == _JUMP, 0, following).astype(np.int64)
+        )
 
     def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions at some places of the axis."""
@@ -63,7 +68,9 @@ class AlignedArray(BackendArray):
     positions
         int64 (camera, frame), what is shown at each place of the axis; -1 for no image.
     dtype
-        Of the result. NaN stands for no image where it can, else zero.
+        Of the result.
+    blank
+        The pixels of no image: 0, or NaN.
     """
 
     def __init__(
@@ -71,18 +78,16 @@ class AlignedArray(BackendArray):
         sources: Sequence[FrameSource],
         positions: NDArray[np.int64],
         dtype: np.dtype[Any],
+        blank: float,
     ) -> None:
         self._frames = [FramesArray(source) for source in sources]
         self._runs = [Runs.of(row) for row in positions]
-        self._blank: Any = np.nan if dtype != sources[0].dtype else 0
+        self._blank = blank
         self.shape = (*positions.shape, *sources[0].shape[1:])
         self.dtype = dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
-        result: NDArray[Any] = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-        return result
+        return outer_indexed(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> NDArray[Any]:
         lists = [

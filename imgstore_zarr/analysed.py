@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from imgstore_zarr.dataarray import Chunks, to_dataarray
 from imgstore_zarr.datatree import to_datatree
 from imgstore_zarr.described import Described
@@ -152,7 +154,7 @@ class Analysed(Described):
     def events_on_frames(
         self,
         events: pd.DataFrame,
-        on: On = "frame_time",
+        on: On | None = None,
         column: str | None = None,
         method: Literal["nearest", "previous", "next"] = "nearest",
         tolerance: float | None = None,
@@ -164,13 +166,15 @@ class Analysed(Described):
         events
             One row per event, in any order.
         on, column
-            What tells the frame: its time (seconds, or datetimes, which are UTC where they have no time
-            zone) or its number, and the column that holds it, by default of the same name.
+            What tells the frame, ``"frame_time"`` (seconds, or datetimes, which are UTC where they have
+            no time zone) or ``"frame_number"``, and the column that holds it, by default the one of that
+            name. Without `on`, a column called ``frame_number`` holds numbers, and any other times.
         method
             ``"nearest"``, ``"previous"``: the last frame at or before the event, or ``"next"``: the
             first at or after it.
         tolerance
-            How far apart the two may be, at most, in seconds or numbers; by default any distance.
+            How far apart the two may be, at most, in seconds or numbers; ``math.inf`` for any distance.
+            By default one median interval for times, and any distance for numbers.
 
         Returns
         -------
@@ -185,6 +189,20 @@ class Analysed(Described):
         """
         from imgstore_zarr.joining import events_on_frames
 
+        columns = getattr(events, "columns", None)
+        if columns is None:
+            raise InvalidMetadataError(
+                f"events must be a DataFrame with a row per event, not {type(events).__name__}; "
+                "pandas.read_csv(...) makes one of a file"
+            )
+        if on is None:
+            only_numbers = column is None and "frame_time" not in columns
+            by_number = "frame_number" in (column, *(columns if only_numbers else ()))
+            on = "frame_number" if by_number else "frame_time"
+        if tolerance is None and on == "frame_time":
+            intervals = np.abs(np.diff(self.index.frame_time))
+            intervals = intervals[np.isfinite(intervals)]
+            tolerance = float(np.median(intervals)) if len(intervals) else 0.0
         return events_on_frames(
             self.index, events, on=on, column=column, method=method, tolerance=tolerance
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,7 @@ class FramesArray(BackendArray):
         self.dtype = np.dtype(source.dtype)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
-        # xarray cannot turn round an empty slice that goes backwards.
-        parts = tuple(
-            slice(0, 0) if isinstance(part, slice) and not range(size)[part] else part
-            for part, size in zip(key.tuple, self.shape, strict=True)
-        )
-        result: NDArray[Any] = indexing.explicit_indexing_adapter(
-            type(key)(parts), self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-        return result
+        return outer_indexed(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> NDArray[Any]:
         # Outer indexing: an array selects along its own axis only. The first axis decides what is
@@ -67,6 +60,23 @@ class FramesArray(BackendArray):
                 block = block.take(np.asarray(part) - start, axis)
                 axis += 1
         return block
+
+
+def outer_indexed(
+    key: indexing.ExplicitIndexer,
+    shape: tuple[int, ...],
+    outer: Callable[[tuple[Any, ...]], NDArray[Any]],
+) -> NDArray[Any]:
+    """Answer any index of xarray's with a function that knows outer indexing."""
+    # xarray cannot turn round an empty slice that goes backwards.
+    parts = tuple(
+        slice(0, 0) if isinstance(part, slice) and not range(size)[part] else part
+        for part, size in zip(key.tuple, shape, strict=True)
+    )
+    result: NDArray[Any] = indexing.explicit_indexing_adapter(
+        type(key)(parts), shape, indexing.IndexingSupport.OUTER, outer
+    )
+    return result
 
 
 def _span(part: Any) -> slice:

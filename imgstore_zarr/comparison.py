@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,11 @@ from imgstore_zarr.storage import Location
 
 
 def compare(
-    location: Location, source: Source, wanted: Frames, window: Window | None
+    location: Location,
+    source: Source,
+    wanted: Frames,
+    window: Window | None,
+    progress: Callable[[int, int], None],
 ) -> float | None:
     """Compare every frame of a recording with those of which it was made.
 
@@ -44,19 +50,24 @@ def compare(
         y0, x0 = (window.y0, window.x0) if window else (0, 0)
         seen = Window(y0, y0 + ours.shape[1], x0, x0 + ours.shape[2])
         lossless = store.lossless
+        if not len(wanted):
+            return None if lossless else np.inf
         worst = np.inf
 
-        def compared(positions: Int64s) -> tuple[int, NDArray[np.float64]]:
+        def compared(positions: Int64s) -> tuple[int, NDArray[np.float64], int]:
             expected = theirs.read(wanted.positions[positions], seen)
             images = ours.read(positions)
             if lossless:
                 same = (images == expected) | ((images != images) & (expected != expected))
                 wrong = np.flatnonzero(~same.reshape(len(same), -1).all(axis=1))
-                return int(positions[wrong[0]]) if len(wrong) else -1, np.empty(0)
+                first = int(positions[wrong[0]]) if len(wrong) else -1
+                return first, np.empty(0), len(positions)
             error = np.square(images.astype(np.float32) - expected).reshape(len(images), -1)
-            return -1, error.mean(axis=1, dtype=np.float64)
+            return -1, error.mean(axis=1, dtype=np.float64), len(positions)
 
-        for position, errors in in_order(compared, blocks(ours, np.arange(len(wanted)))):
+        done = 0
+        progress(done, len(wanted))
+        for position, errors, count in in_order(compared, blocks(ours, np.arange(len(wanted)))):
             if position >= 0:
                 raise CorruptChunkError(
                     f"{location.name}: the frame at position {position} (number "
@@ -66,4 +77,6 @@ def compare(
             with np.errstate(divide="ignore"):
                 peak = np.iinfo(ours.dtype).max if ours.dtype.kind in "iu" else 1.0
                 worst = min(worst, *(10 * np.log10(peak**2 / errors)).tolist(), np.inf)
+            done += count
+            progress(done, len(wanted))
         return None if lossless else float(worst)

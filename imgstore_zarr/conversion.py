@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from imgstore_zarr.comparison import compare
 from imgstore_zarr.conversion_claim import Claim, claimed
 from imgstore_zarr.conversion_job import DoneChunk, Frames, Job
-from imgstore_zarr.conversion_source import Selection, Source
-from imgstore_zarr.errors import UnsupportedFormatError
+from imgstore_zarr.conversion_source import PROVENANCE, Selection, Source
+from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
+from imgstore_zarr.extra import dump_record
 from imgstore_zarr.formats import layout_of, planned
 from imgstore_zarr.frames import Window
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import JoinsChunks
-from imgstore_zarr.recording import RecordingSpec
+from imgstore_zarr.recording import RecordingSpec, as_json
+from imgstore_zarr.report import counted
 from imgstore_zarr.shared_sources import SharedSource
-from imgstore_zarr.storage import locate
+from imgstore_zarr.storage import Location, locate
 
 if TYPE_CHECKING:
     from distributed import Client
 
-PROVENANCE = "converted_from"
-"""The key of the user's metadata that says where a converted recording comes from."""
+_log = logging.getLogger("imgstore_zarr")
 
 # Tasks that a cluster gets: each is some neighbouring chunks.
 _MOST_TASKS = 2000
@@ -57,6 +61,9 @@ class ConversionReport:
     checksum
         CRC-32C of the checksums of all chunks, in their order; each is that of its frames' pixels as
         they were read from the source.
+    left_out
+        What the destination does not have of the source, in words: sampled data, records of frames
+        that are not there, the last row of odd images in video.
     verified
         Whether every frame was compared with the source.
     worst_psnr
@@ -73,23 +80,31 @@ class ConversionReport:
     seconds: float
     frames_per_second: float
     checksum: str
+    left_out: tuple[str, ...] = ()
     verified: bool = False
     worst_psnr: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all this as JSON holds it."""
-        return dataclasses.asdict(self)
+        facts = dataclasses.asdict(self)
+        worst = self.worst_psnr
+        return facts | {"worst_psnr": None if worst is None or np.isinf(worst) else worst}
 
     def __str__(self) -> str:
         resumed = f", {self.resumed} of them before" if self.resumed else ""
         how = "not verified"
-        if self.verified:
-            alike = self.worst_psnr is None or np.isinf(self.worst_psnr)
-            how = "verified, " + ("bit-exact" if alike else f"at least {self.worst_psnr:.1f} dB")
+        if self.verified and self.worst_psnr is None:
+            how = "verified, bit-exact"
+        elif self.verified:
+            same = np.isinf(self.worst_psnr or 0.0)
+            how = "verified, " + (
+                "no pixel differs" if same else f"at least {self.worst_psnr:.1f} dB"
+            )
         return (
-            f"{self.source} -> {self.destination} ({self.format}): {self.frame_count} frames in "
-            f"{self.chunk_count} chunks{resumed}; {self.frames_per_second:.1f} frames/s; checksum "
-            f"{self.checksum}, {how}"
+            f"{self.source} -> {self.destination} ({self.format}): "
+            f"{counted(self.frame_count, 'frame')} in {counted(self.chunk_count, 'chunk')}{resumed}; "
+            f"{self.frames_per_second:.1f} frames/s; checksum {self.checksum}, {how}"
+            + "".join(f"; left out: {what}" for what in self.left_out)
         )
 
 
@@ -98,10 +113,11 @@ def convert(
     destination: object,
     format: str,
     *,
-    frames: slice | range | Sequence[int] | None = None,
-    time: tuple[float, float] | None = None,
+    frames: slice | range | Sequence[int] | NDArray[Any] | None = None,
+    time: tuple[float | None, float | None] | None = None,
     stride: int = 1,
     roi: tuple[slice, slice] | None = None,
+    gray: bool = False,
     chunksize: int | None = None,
     inner_chunks: tuple[int, ...] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -125,16 +141,18 @@ def convert(
     format
         What `create` takes.
     frames
-        Positions to take: a slice, a range, or integers in the order in which they are wanted.
+        Positions to take: a slice, a range, integers in the order in which they are wanted, or a mask.
     time
-        Take only frames with ``time[0] <= frame_time < time[1]``, in seconds.
+        Take only frames with ``time[0] <= frame_time < time[1]``, in seconds; None is no end.
     stride
         Of what is selected take every stride-th frame.
     roi
         The rows and the columns of each image to keep, as slices: ``(slice(10, 200), slice(0, 640))``.
         An encoding is then decoded first, since a pattern of colours has no corner that may be cut.
+    gray
+        Make images gray, as many videos of gray cameras are stored in colour.
     chunksize, inner_chunks, durable
-        See `create`.
+        See `create`. What is finished when a conversion is interrupted are whole chunks.
     metadata
         In place of the source's own.
     client
@@ -143,7 +161,7 @@ def convert(
     verify
         Compare every frame with the source afterwards: bit by bit if the format is lossless.
     progress
-        Called with the number of frames that are done, and of all.
+        Called with the number of frames that are done, and of all; again from 0 for `verify`.
     **options
         What only one format understands; see the page on formats.
 
@@ -155,28 +173,36 @@ def convert(
     Raises
     ------
     RecordingExistsError
-        There is a recording already, or the unfinished conversion of something else.
+        There is something already, or the unfinished conversion of something else.
     UnsupportedFormatError
-        The format cannot hold the source's images (uint16 in video, ...); nothing is written.
+        The format cannot hold the source's images (uint16 in video, ...), or a video file has pixels of
+        more than 8 bits; nothing is written.
     RecordingLockedError
         Another process is converting to there.
     CorruptChunkError, ChunkMissingError
         Of the source: its frames cannot be read. Of the destination: it is not as it was written
         (``verify``).
     """
-    origin = Source.of(source)
+    origin = Source.of(source, gray=gray)
     place = locate(destination)
+    _refuse_within(origin, place)
     began = clock.monotonic()
     selection = Selection(frames, time, stride, roi)
     index = origin.parts.index
     positions = selection.positions(index, origin.name)
     wanted = Frames(0, positions, index.frame_number[positions], index.frame_time[positions])
     layout = layout_of(format)
-    keeps = origin.encoding is not None and roi is None and layout.name != "video"
+    keeps = origin.encoding is not None and roi is None and layout.name != "video" and not gray
     images = origin.images(stored=keeps)
     window = selection.window(images.shape[1:])
     shape = images.shape[1:] if window is None else (*window.shape, *images.shape[3:])
     user = origin.parts.info.user_metadata if metadata is None else metadata
+    left_out = [*origin.sampled()]
+    if layout.name == "zarr" and metadata is None:
+        user, changed = as_json(user)
+        left_out += [f"metadata, now text: {name}" for name in changed]
+    if missing := origin.records_of_no_frame():
+        left_out.append(f"{counted(missing, 'record')} of extra data of frames that are not there")
     _, spec = planned(
         format,
         shape,
@@ -192,11 +218,20 @@ def convert(
     spec = dataclasses.replace(spec, created=info.created, timezone=info.timezone)
     if not isinstance(layout, JoinsChunks):
         raise UnsupportedFormatError(f"nothing can be converted to {format!r} yet")
+    starts = np.arange(0, len(wanted), max(len(wanted), 1))
+    whole = FrameIndex(wanted.frame_number, wanted.frame_time, starts)
+    for record in origin.records(positions, whole):
+        dump_record(record)  # what cannot be stored is told before the first frame
     identity = _identity(origin, wanted, window, spec)
     with claimed(place, layout, spec, identity) as claim:
         before = len(claim.done)
         source_ = SharedSource(images)
         job = Job(source_, window, layout, place, claim.spec, claim.spool, claim.chunksize)
+        if claim.stored_shape[:2] != shape[:2]:
+            sizes = " x ".join(map(str, claim.stored_shape[:2])), " x ".join(map(str, shape[:2]))
+            left_out.append(f"images of {sizes[1]} are cut to even sizes, {sizes[0]}")
+        for what in left_out:
+            _log.warning("%s: left out of %s: %s", origin.name, place.name, what)
         _write_all(job, wanted, claim, client, progress or _silent)
         starts = np.arange(0, len(wanted), job.chunksize)
         target = FrameIndex(wanted.frame_number, wanted.frame_time, starts)
@@ -216,11 +251,22 @@ def convert(
         seconds=seconds,
         frames_per_second=sum(one.frames for one in list(claim.done.values())[before:]) / seconds,
         checksum=f"{crc32c(b''.join(one.checksum.to_bytes(4, 'big') for one in done)):08x}",
+        left_out=tuple(left_out),
     )
     if verify:
-        worst = compare(place, origin, wanted, window)
+        worst = compare(place, origin, wanted, window, progress or _silent)
         report = dataclasses.replace(report, verified=True, worst_psnr=worst)
     return report
+
+
+def _refuse_within(source: Source, destination: Location) -> None:
+    """Refuse to convert into the source: what is in a recording is taken for a part of it."""
+    origin, target = Path(source.name).absolute(), destination.path
+    if target is not None and origin.is_dir() and (target == origin or origin in target.parents):
+        raise RecordingExistsError(
+            f"{destination.name} is in the recording that is to be converted, {source.name}; choose "
+            "another place"
+        )
 
 
 def _silent(done: int, total: int) -> None:
@@ -231,11 +277,10 @@ def _identity(
     source: Source, wanted: Frames, window: Window | None, spec: RecordingSpec
 ) -> dict[str, Any]:
     """Everything that must be the same for an interrupted conversion to go on."""
-    info = source.parts.info
     columns = (wanted.positions, wanted.frame_number, wanted.frame_time)
     return {
-        "source": info.name,
-        "source_uuid": info.uuid,
+        **source.identity,
+        "gray": source.gray,
         "frames": len(wanted),
         "frames_checksum": crc32c(b"".join(column.tobytes() for column in columns)),
         "window": window,
@@ -261,22 +306,34 @@ def _write_all(
     spans = [(int(run[0]) * size, min((int(run[-1]) + 1) * size, count)) for run in runs]
     ready = sum(chunk.frames for chunk in claim.done.values())
     progress(ready, count)
-    here = (chunk for span in spans for chunk in job.write(wanted.part(*span)))
+
+    def note(chunk: DoneChunk) -> None:
+        nonlocal ready
+        claim.note(chunk)
+        ready += chunk.frames
+        progress(ready, count)
+
     try:
-        for chunk in here if client is None else _on_cluster(job, wanted, spans, client):
-            claim.note(chunk)
-            ready += chunk.frames
-            progress(ready, count)
+        if client is not None:
+            _on_cluster(job, wanted, spans, client, note)
+            return
+        for span in spans:
+            for chunk in job.write(wanted.part(*span)):
+                note(chunk)
     except BaseException:
         claim.list_done()
         raise
 
 
 def _on_cluster(
-    job: Job, wanted: Frames, spans: list[tuple[int, int]], client: Client
-) -> Iterator[DoneChunk]:
+    job: Job,
+    wanted: Frames,
+    spans: list[tuple[int, int]],
+    client: Client,
+    note: Callable[[DoneChunk], None],
+) -> None:
     """Have spans of chunks written by the workers of a cluster, a few for each of them at a time."""
-    from distributed import as_completed
+    from distributed import as_completed, wait
 
     # Neighbouring chunks in one task: a GOP that two of them need is decoded by one worker.
     gop = job.source.source.preferred_chunks[0]
@@ -291,16 +348,24 @@ def _on_cluster(
     )
     shared = client.scatter(job, broadcast=True, hash=False)
     workers = max(1, sum(client.nthreads().values()))
-
-    def submitted() -> Iterator[Any]:
-        for part in parts:
-            yield client.submit(_write_span, shared, part, pure=False)
-
-    tasks = submitted()
-    running = as_completed(itertools.islice(tasks, 2 * workers))
-    for future in running:
-        yield from future.result()
-        running.update(itertools.islice(tasks, 1))
+    tasks = (client.submit(_write_span, shared, part, pure=False) for part in parts)
+    running = {*itertools.islice(tasks, 2 * workers)}
+    done = as_completed(running)
+    try:
+        for future in done:
+            running.discard(future)
+            for chunk in future.result():
+                note(chunk)
+            following = {*itertools.islice(tasks, 1)}
+            running |= following
+            done.update(following)
+    finally:
+        # After an error or Ctrl-C: who is at work writes to the destination until it is done.
+        if running:
+            wait(running)
+            for future in running:
+                for chunk in future.result() if future.status == "finished" else ():
+                    note(chunk)
 
 
 def _write_span(job: Job, frames: Frames) -> list[DoneChunk]:

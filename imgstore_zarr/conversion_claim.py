@@ -44,6 +44,8 @@ class Claim:
         Chunks that are in their place, by their numbers.
     resumable
         Whether notes can be kept there; not in stores from which nothing can be removed.
+    stored_shape
+        Of an image.
     """
 
     location: Location
@@ -52,6 +54,7 @@ class Claim:
     chunksize: int
     done: dict[int, DoneChunk] = field(default_factory=dict)
     resumable: bool = True
+    stored_shape: tuple[int, ...] = ()
 
     @property
     def head(self) -> Path:
@@ -73,10 +76,9 @@ class Claim:
             self.location.write(_DONE, "".join(map(_line, self.done.values())).encode())
 
     def finished(self) -> None:
-        """Remove everything but the recording, and the lock."""
-        for key in (_DONE, _STATE) if self.resumable else ():
-            self.location.delete(key)
-        shutil.rmtree(self.spool)
+        """Note that there is nothing left to do."""
+        if self.resumable:
+            self.location.delete(_STATE)
 
 
 def _line(chunk: DoneChunk) -> str:
@@ -106,52 +108,83 @@ def claimed(
         The layout cannot hold this; nothing is left behind.
     """
     assert isinstance(layout, JoinsChunks)
-    document = {**identity, "uuid": spec.uuid}
-    goes_on = location.exists(_STATE)
-    if not goes_on:
-        layout.refuse_existing(location)
+    document = json.loads(json.dumps({**identity, "uuid": spec.uuid}))
+    if not location.exists(_STATE):
+        _refuse_existing(location, layout)
     made = _make_folder(location)
     try:
         lock = take_lock(location, _LOCK)
     except BaseException:
         _remove_made(made)
         raise
-    done: dict[int, DoneChunk] = {}
     spool = Path(tempfile.mkdtemp(prefix="imgstore-zarr-"))
+    claim: Claim | None = None
+    begun: dict[str, Any] | None = None
     try:
-        if goes_on:
-            begun = json.loads(location.read(_STATE))
-            if {**begun, "uuid": None} != json.loads(json.dumps({**document, "uuid": None})):
-                raise RecordingExistsError(
-                    f"{location.name} holds the unfinished conversion of {begun['source']} to "
-                    f"{begun['format']}; finish it with the same arguments, or choose another place, or "
-                    f"remove that one"
-                )
+        # Again, now that nobody else can come between.
+        begun = _read_state(location)
+        if begun is None:
+            _refuse_existing(location, layout)
+            location.delete(_DONE)
+        else:
+            _check_same(location, begun, document)
             spec = dataclasses.replace(spec, uuid=begun["uuid"])
-            done = _read_done(location, layout)
         if location.path is not None:
-            shutil.rmtree(spool)
+            spool.rmdir()
             spool = location.path / CONVERSION / "parts"
             shutil.rmtree(spool, ignore_errors=True)
             spool.mkdir()
+        done = {} if begun is None else _read_done(location, layout)
         claim = Claim(location, spec, spool, 0, done, can_delete(location))
         sink = layout.create(Directory(claim.head), spec)
         claim.chunksize = sink.info.chunksize
+        claim.stored_shape = sink.info.stored_shape
         sink.close()
-        if not goes_on and claim.resumable:
+        if begun is None and claim.resumable:
             location.write(_STATE, json.dumps(document).encode())
-        made = []
         yield claim
     finally:
-        if location.path is None:
-            shutil.rmtree(spool, ignore_errors=True)
-        if made or not location.exists(_STATE):
-            # The lock last: afterwards the folder may be somebody else's.
-            shutil.rmtree(spool, ignore_errors=True)
+        shutil.rmtree(spool, ignore_errors=True)
+        is_begun = begun is not None or (claim is not None and bool(claim.done))
+        if is_begun and location.exists(_STATE):
+            lock.release()
+        else:
+            # Finished, or nothing was done: the lock last, since the folder is somebody else's then.
+            for key in (_STATE, _DONE) if can_delete(location) else ():
+                location.delete(key)
             lock.remove()
             _remove_made([location.path / CONVERSION, *made] if location.path else [])
-        else:
-            lock.release()
+
+
+def _refuse_existing(location: Location, layout: JoinsChunks) -> None:
+    """Refuse a recording, and everything else but an empty directory: a conversion may be a slip."""
+    layout.refuse_existing(location)
+    names = [name for name in location.names() if name != CONVERSION]
+    if names:
+        raise RecordingExistsError(
+            f"{location.name} is not empty ({', '.join(names[:3])}{', ...' if names[3:] else ''}); give "
+            "a new place to convert to"
+        )
+
+
+def _read_state(location: Location) -> dict[str, Any] | None:
+    """Return what is being converted; None where that was not noted, or not whole, yet."""
+    try:
+        state: Any = json.loads(location.read(_STATE))
+    except (FileNotFoundError, ValueError):
+        return None
+    return state if isinstance(state, dict) and "uuid" in state else None
+
+
+def _check_same(location: Location, begun: dict[str, Any], document: dict[str, Any]) -> None:
+    names = {*begun, *document} - {"uuid"}
+    differ = sorted(name for name in names if begun.get(name) != document.get(name))
+    if differ:
+        raise RecordingExistsError(
+            f"{location.name} holds the unfinished conversion of {begun.get('source')} to "
+            f"{begun.get('format')}; this one differs in {', '.join(differ)}. Finish that with the same "
+            "arguments and the same source, or choose another place, or remove it"
+        )
 
 
 def _make_folder(location: Location) -> list[Path]:

@@ -119,6 +119,9 @@ class Job:
 
         assert isinstance(self.layout, JoinsChunks)
         chunk = frames.first // self.chunksize
+        if not self.spool.exists():
+            # Of a worker that nobody waits for any more.
+            raise ImgStoreError(f"the conversion to {self.location.name} was given up")
         part = self.spool / f"{chunk:06d}"
         shutil.rmtree(part, ignore_errors=True)
         sink = self.layout.create(Directory(part), self.spec)

@@ -175,18 +175,20 @@ def to_dataarray(
         coords["channel"] = ["b", "g", "r"]
     lazy = LazilyIndexedArray(FramesArray(source))
     variable = xr.Variable(dims, lazy, dict(attributes), fastpath=True)
-    lengths = blocks_of(source, index)
-    variable.encoding = {
-        "preferred_chunks": dict(zip(dims, (lengths, *source.shape[1:]), strict=True))
-    }
     if chunks is not None:
         variable = variable.chunk(_dask_chunks(dims, source, index, chunks))
         _warn_of_cuts(source, index, variable.chunks or ())
     array = xr.DataArray(variable, coords=coords, name="image")
-    return array if by is None else _looked_up(array, by)
+    if by is not None:
+        array = looked_up(array, by)
+    # Last: what is made of a variable forgets it.
+    lengths = blocks_of(source, index)
+    preferred = dict(zip(dims, (lengths, *source.shape[1:]), strict=True))
+    array.encoding = {"preferred_chunks": preferred}
+    return array
 
 
-def _looked_up(array: xr.DataArray, by: str) -> xr.DataArray:
+def looked_up(array: xr.DataArray, by: str) -> xr.DataArray:
     """Let ``.sel`` look up a coordinate; xarray's own index does it where values ascend."""
     values = array[by].values
     if bool(np.all(values[1:] > values[:-1])):

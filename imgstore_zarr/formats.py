@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import os
 import re
@@ -98,8 +99,8 @@ _CHUNK = re.compile(r"\d{6}(\.(mp4|mkv|avi|npz|yaml))?")
 _VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm", ".mpg", ".ts", ".wmv", ".h264")
 
 
-def _is_recording(location: Location) -> bool:
-    """Whether a recording is there that opens; an array in a Zarr recording looks like one, too."""
+def is_recording(location: Location) -> bool:
+    """Return whether a recording is there that opens; an array in a Zarr recording looks like one."""
     for layout in layouts():
         if layout.recognises(location):
             with contextlib.suppress(ImgStoreError, OSError):
@@ -114,14 +115,14 @@ def _advice(location: Location) -> str:
     if path is None:
         return ""
     for parent in path.parents[:_DEPTH]:
-        if _is_recording(Directory(parent)):
+        if is_recording(Directory(parent)):
             return f"; it lies in the recording {parent}: open that"
     if path.is_file():
         if path.suffix.lower() not in _VIDEOS:
             return "; a recording is a directory"
         return (
-            "; a video by itself has no frame numbers and times: make a recording with create(...), "
-            "and give it the video and these with insert_chunk(...), or its images with add_image(...)"
+            "; a video by itself is no recording: convert(...) makes one of it, with its timestamps as "
+            "frame times; VideoFile(...) reads it as it is"
         )
     if location.exists(CONVERSION):
         return "; a conversion to it is not finished: the same call of convert finishes it"
@@ -288,8 +289,13 @@ def layout_of(format: str) -> Layout:
     """
     layout = next((layout for layout in layouts() if format in layout.formats), None)
     if layout is None:
-        known = ", ".join(get_supported_formats())
-        raise UnsupportedFormatError(f"unknown format {format!r}; known are {known}")
+        known = get_supported_formats()
+        meant = [name for name in known if str(format).lower() in name.split("/")]
+        meant += difflib.get_close_matches(str(format).lower(), known)
+        hint = f"did you mean {' or '.join(dict.fromkeys(meant))}? " if meant else ""
+        raise UnsupportedFormatError(
+            f"unknown format {format!r}; {hint}known are {', '.join(known)}"
+        )
     return layout
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
 from imgstore_zarr.index import Float64s, FrameIndex
 from imgstore_zarr.layouts import Parts
@@ -41,13 +42,15 @@ class _NoExtra:
         return None
 
 
-def parts_of_video(path: Path) -> Parts:
+def parts_of_video(path: Path, *, color: bool | None = None) -> Parts:
     """Return a video file as the parts of a recording.
 
     Parameters
     ----------
     path
         Any file that FFmpeg reads.
+    color
+        See `VideoFile`.
 
     Returns
     -------
@@ -58,9 +61,9 @@ def parts_of_video(path: Path) -> Parts:
     Raises
     ------
     ChunkMissingError, CorruptChunkError, RecordingAccessError, UnsupportedFormatError
-        See `VideoFile`.
+        See `VideoFile`. The last one also for pixels of more than 8 bits, of which it would keep 8.
     """
-    video = VideoFile(path)
+    video = VideoFile(path, color=color)
     count = len(video)
     shape = video.shape[1:]
     times, codec, created = _facts(path, video)
@@ -92,6 +95,14 @@ def _facts(path: Path, video: VideoFile) -> tuple[Float64s, str, dt.datetime]:
         stream = container.streams.video[0]
         rate, base = stream.average_rate, stream.time_base
         codec = stream.codec_context.name
+        pixels = stream.format
+        bits = max((component.bits for component in pixels.components), default=8)
+        if bits > 8:
+            raise UnsupportedFormatError(
+                f"{path} has pixels of {bits} bits ({pixels.name}), of which 8 would be kept; where 8 "
+                "are enough, let ffmpeg make such a file: "
+                "ffmpeg -i FILE -pix_fmt gray -c:v ffv1 8-bit.mkv"
+            )
         made = container.metadata.get("creation_time", "")
     if table.timed and base is not None:
         # Exact: one division of integers each, as FFmpeg does it.

@@ -83,6 +83,33 @@ def _as_json(value: Any, path: str) -> Any:
         ) from error
 
 
+def as_json(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return metadata with text in place of what JSON cannot hold, and the paths of those.
+
+    Keys that are no text, and numbers that are not finite, come from YAML.
+    """
+    changed: list[str] = []
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            document = {}
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    changed.append(f"{path}[{key!r}]")
+                document[str(key)] = plain(item, f"{path}[{key!r}]")
+            return document
+        if isinstance(value, list | tuple):
+            return [plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        try:
+            json_metadata({"value": value})
+        except InvalidMetadataError:
+            changed.append(path)
+            return str(value)
+        return value
+
+    return plain(metadata, "metadata"), changed
+
+
 def _sizes(name: str, values: Any) -> tuple[int, ...]:
     """Return sizes as integers.
 

@@ -302,6 +302,8 @@ def _title(figure: Figure, report: Report) -> None:
         facts.insert(1, f"{1 / report.interval:,.2f} frames/s")
     if report.gap_count:
         facts[-1] = f"{report.dropped:,} dropped in {_many(report.gap_count, 'gap')}"
+    odd = {"repeated": report.repeated, "going back": report.backward + report.backward_times}
+    facts += [f"{count:,} {what}" for what, count in odd.items() if count]
     style: dict[str, Any] = {"color": _INK, "parse_math": False}
     figure.text(0.09, 1 - 0.33 * inch, name, size=13, weight="bold", **style)
     figure.text(0.09, 1 - 0.55 * inch, "  ·  ".join(facts), size=9, **style)

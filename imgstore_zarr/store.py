@@ -99,6 +99,11 @@ class ImgStore(Analysed):
         return self._decoding
 
     @property
+    def clocks(self) -> tuple[ClockCorrection, ...]:
+        """How frame times were corrected, one after the other; see `with_clock`."""
+        return self._clocks
+
+    @property
     def info(self) -> RecordingInfo:
         """What is known of the recording apart from its frames."""
         return self._parts.info
@@ -381,6 +386,10 @@ class ImgStore(Analysed):
             With corrected times everywhere: `index`, `get_nearest_image`, `to_xarray`, extra data,
             `align`. It cannot be refreshed or renumbered.
         """
+        if not isinstance(correction, ClockCorrection):
+            raise TypeError(
+                f"with_clock needs a ClockCorrection(offset=..., drift=...), not {correction!r}"
+            )
         view = self.__class__.__new__(self.__class__)
         view.__dict__ |= self.__getstate__()
         view._given_index = self.index.with_times(correction.apply(self.index.frame_time))

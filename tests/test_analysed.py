@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import pickle
 import re
 from pathlib import Path
@@ -57,10 +58,25 @@ def test_events_on_frames(path: Path) -> None:
     found = store.events_on_frames(events, column="onset", tolerance=0.02)
     assert found["matched_index"].tolist() == [30, 4]
     assert found["matched_number"].tolist() == [90, 12]
-    by_number = store.events_on_frames(
-        pd.DataFrame({"frame_number": [4]}), on="frame_number", method="next"
-    )
+    by_number = store.events_on_frames(pd.DataFrame({"frame_number": [4]}), method="next")
     assert by_number["matched_index"].tolist() == [2]
+    both = pd.DataFrame({"frame_number": [4], "frame_time": [TIMES[9]]})
+    assert store.events_on_frames(both)["matched_index"].tolist() == [9]
+    named = store.events_on_frames(both, column="frame_number", method="next")
+    assert named["matched_index"].tolist() == [2]
+
+
+def test_events_outside_of_the_recording(path: Path) -> None:
+    """In milliseconds, or of another day."""
+    store = imgstore_zarr.open(path)
+    events = pd.DataFrame({"frame_time": [TIMES[30] * 1000, TIMES[0] - 500, TIMES[-1] + 0.03]})
+    assert store.events_on_frames(events)["matched_index"].tolist() == [-1, -1, COUNT - 1]
+    anywhere = store.events_on_frames(events, tolerance=math.inf)
+    assert anywhere["matched_index"].tolist() == [COUNT - 1, 0, COUNT - 1]
+    with pytest.raises(imgstore_zarr.InvalidMetadataError, match="events must be a DataFrame"):
+        store.events_on_frames("events.csv")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="needs a ClockCorrection"):
+        store.with_clock(-3.5)  # type: ignore[arg-type]
 
 
 def test_recordings_without_extra_data(tmp_path: Path) -> None:

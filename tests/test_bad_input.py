@@ -576,7 +576,7 @@ def test_a_file_inside_a_recording(tmp_path: Path, format: str) -> None:
 def test_a_video_by_itself(tmp_path: Path) -> None:
     video = tmp_path / "mouse.MP4"
     video.write_bytes(b"frames")
-    with pytest.raises(RecordingNotFoundError, match=r"a video by itself .*insert_chunk"):
+    with pytest.raises(RecordingNotFoundError, match=r"a video by itself .*convert"):
         imgstore_zarr.open(video)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(RecordingNotFoundError, match="a recording is a directory"):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import zarr
@@ -48,8 +52,12 @@ def recorded(
     path: Path, format: str = "raw/zarr", stack: Images | None = None, **options: Any
 ) -> Path:
     stack = images() if stack is None else stack
-    options = dict(chunksize=16, metadata={"animal": "ant", "rig": [1, 2]}, **options)
-    with imgstore_zarr.create(path, format, stack.shape[1:], stack.dtype, **options) as writer:
+    given: dict[str, Any] = {
+        "chunksize": 16,
+        "metadata": {"animal": "ant", "rig": [1, 2]},
+        **options,
+    }
+    with imgstore_zarr.create(path, format, stack.shape[1:], stack.dtype, **given) as writer:
         for i, image in enumerate(stack):
             writer.add_image(image, NUMBERS[i], TIMES[i])
             if i % 3 == 0:
@@ -132,6 +140,10 @@ SELECTIONS: list[tuple[dict[str, Any], Any]] = [
     ({"frames": [7, 3, 3, 49]}, [7, 3, 3, 49]),
     ({"time": (TIMES[5], TIMES[17])}, np.s_[5:17]),
     ({"stride": 4}, np.s_[::4]),
+    ({"frames": [-1, -3]}, [-1, -3]),
+    ({"frames": np.arange(COUNT) % 5 == 2}, np.s_[2::5]),
+    ({"time": (None, TIMES[9])}, np.s_[:9]),
+    ({"time": (TIMES[40], None), "stride": np.int64(2)}, np.s_[40::2]),
     ({"frames": slice(8, 40), "time": (0, TIMES[30]), "stride": 3}, np.s_[8:30:3]),
 ]
 
@@ -197,14 +209,209 @@ def test_recordings_of_others(tmp_path: Path, shared_data: Path, name: str) -> N
     assert imgstore_zarr.verify(tmp_path / "copy").ok
 
 
+def test_a_file_that_is_no_video_of_8_bits(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "deep.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray16le"
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64), 700, np.uint16), format="gray16le")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(imgstore_zarr.UnsupportedFormatError, match=r"16 bits .*8 would be kept"):
+        convert(tmp_path / "deep.mkv", tmp_path / "copy", "zstd/zarr")
+    assert not (tmp_path / "copy").exists()
+
+
+@ffmpeg.needs_ffmpeg
+def test_times_of_a_video_with_a_rate_that_varies(tmp_path: Path) -> None:
+    import av
+
+    path, pts = tmp_path / "vfr.mkv", [0, 40, 45, 200, 1000, 1001]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        for i, stamp in enumerate(pts):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64), i, np.uint8), format="gray")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    convert(path, tmp_path / "copy", "raw/zarr")
+    with imgstore_zarr.open(tmp_path / "copy") as copy:
+        np.testing.assert_allclose(copy.index.frame_time, ffmpeg.times(path), atol=1e-9)
+        assert len({*np.diff(copy.index.frame_time).round(3).tolist()}) > 2
+        assert copy.frames[:, 0, 0].tolist() == [*range(6)]
+
+
+def test_a_chunk_of_a_recording_is_no_video_by_itself(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source", "h264/mkv")
+    with pytest.raises(imgstore_zarr.RecordingNotFoundError, match="lies in the recording"):
+        convert(source / "000001.mkv", tmp_path / "copy", "raw/zarr")
+
+
+def test_another_file_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path / "one", "mjpeg/avi", chunksize=COUNT)
+    recorded(tmp_path / "two", "mjpeg/avi", images() + 50, chunksize=COUNT)
+    video = tmp_path / "video.avi"
+    shutil.copy(tmp_path / "one/000000.avi", video)
+    with monkeypatch.context() as patch:
+        stopping(patch, ZarrLayout, 2)
+        with pytest.raises(StopError):
+            convert(video, tmp_path / "copy", "raw/zarr", chunksize=8)
+    shutil.copy(tmp_path / "two/000000.avi", video)
+    os.utime(video, (0, 0))
+    with pytest.raises(imgstore_zarr.RecordingExistsError, match=r"differs in .*source_file"):
+        convert(video, tmp_path / "copy", "raw/zarr", chunksize=8)
+
+
+# What comes along, and what cannot
+
+
+def test_records_before_the_first_frame(tmp_path: Path) -> None:
+    for format in ("raw/zarr", "png/dir", "h264/mkv"):
+        source = tmp_path / format / "source"
+        with imgstore_zarr.create(source, format, SHAPE, chunksize=16) as writer:
+            writer.add_extra_data(x=-1)
+            for i, image in enumerate(images()):
+                writer.add_image(image, i, i / 8)
+                writer.add_extra_data(x=i)
+        for target in ("zstd/zarr", "png/dir", "avc1/mp4"):
+            convert(source, tmp_path / format / target, target, chunksize=20)
+            table = imgstore_zarr.open(tmp_path / format / target).get_extra_data()
+            assert table is not None
+            assert table["x"].tolist() == [*range(-1, COUNT)]
+            assert table["frame_index"].tolist() == [*range(-1, COUNT)]
+
+
+def test_records_of_frames_that_are_not_there(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source", "png/dir")
+    file = source / "000001" / "index.extra.json"
+    records = json.loads(file.read_text())
+    file.write_text(
+        json.dumps([*records, {**records[0], "frame_number": 5000, "frame_index": 900}])
+    )
+    report = convert(source, tmp_path / "copy", "raw/zarr")
+    (left_out,) = report.left_out
+    assert left_out == "1 record of extra data of frames that are not there"
+    assert left_out in str(report)
+
+
+def test_sampled_data_are_told_to_be_left_out(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    source = recorded(tmp_path / "source", "h264/mkv", chunksize=COUNT)
+    for file in source.glob("*.extra.json"):
+        file.unlink()
+    with h5py.File(source / "000000.extra_data.h5", "w") as file:
+        file.attrs["datasets"] = "audio"
+        kinds = [("frame_number", "i8"), ("frame_time", "f8"), ("frame_index", "i8")]
+        camera = np.array([*zip(NUMBERS, TIMES, range(COUNT), strict=True)], kinds)
+        file["camera"], file["sample_delay"] = camera, np.zeros(COUNT)
+        file["audio"] = np.zeros((2, 3000))
+        file["audio"].attrs.update(column_names="left,right", samplerate=480.0)
+    with pytest.warns(UserWarning, match="audio"):
+        report = convert(source, tmp_path / "copy", "zstd/zarr")
+    assert report.left_out == ("audio (3000 samples of 2, 480 Hz)",)
+
+
+def test_metadata_that_json_cannot_hold(tmp_path: Path) -> None:
+    metadata = {1: "one", "limit": float("inf"), "deep": [{2.5: None}], "day": dt.date(2026, 1, 2)}
+    source = recorded(tmp_path / "source", "png/dir", metadata=metadata)
+    report = convert(source, tmp_path / "copy", "zstd/zarr")
+    assert len(report.left_out) == 3
+    found = imgstore_zarr.open(tmp_path / "copy").user_metadata
+    found.pop("converted_from")
+    assert found == {"1": "one", "limit": "inf", "deep": [{"2.5": None}], "day": "2026-01-02"}
+
+
+def test_odd_images_in_video(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source", stack=images(shape=(33, 47)))
+    report = convert(source, tmp_path / "copy", "avc1/mp4", verify=True)
+    assert report.left_out == ("images of 33 x 47 are cut to even sizes, 32 x 46",)
+    assert "bit-exact" not in str(report)
+
+
+def test_gray(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source", stack=images(shape=(*SHAPE, 3)))
+    convert(source, tmp_path / "gray", "raw/zarr", gray=True, verify=True)
+    expected = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images(shape=(*SHAPE, 3))]
+    np.testing.assert_array_equal(pixels(tmp_path / "gray"), expected)
+
+
+def test_provenance(tmp_path: Path) -> None:
+    source = imgstore_zarr.open(recorded(tmp_path / "source"))
+    view = source.with_clock(imgstore_zarr.ClockCorrection(offset=2.0))
+    roi = (slice(0, 20), slice(2, 40))
+    convert(view, tmp_path / "one", "raw/zarr", frames=slice(3, 40), stride=2, roi=roi)
+    convert(tmp_path / "one", tmp_path / "two", "zstd/zarr", frames=[4, 5, 1], time=(None, 2e9))
+    with imgstore_zarr.open(tmp_path / "two") as store:
+        second = store.user_metadata["converted_from"]
+    first = second.pop("converted_from")
+    assert second["frames"] == "3 of a list"
+    assert second["time"] == [None, 2e9]
+    assert second["frame_count"] == 19
+    assert first["uuid"] == source.uuid
+    assert (first["frames"], first["stride"]) == ([3, 40, None], 2)
+    assert first["roi"] == [[0, 20], [2, 40]]
+    assert "offset=2.0" in first["clock"][0]
+
+
+def test_an_empty_recording(tmp_path: Path) -> None:
+    imgstore_zarr.create(tmp_path / "source", "raw/zarr", SHAPE).close()
+    for target in ("zstd/zarr", "png/dir", "avc1/mp4"):
+        assert convert(tmp_path / "source", tmp_path / target, target, verify=True).frame_count == 0
+        assert len(imgstore_zarr.open(tmp_path / target)) == 0
+
+
+def test_inner_chunks_and_options(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source")
+    convert(source, tmp_path / "tiles", "zstd/zarr", chunksize=8, inner_chunks=(4, 17, 24))
+    group = zarr.open_group(tmp_path / "tiles", mode="r", use_consolidated=False)
+    image = group["image"]
+    assert isinstance(image, zarr.Array)
+    assert (image.shards, image.chunks) == ((8, *SHAPE), (4, 17, 24))
+    for crf in (1, 45):
+        convert(source, tmp_path / f"video{crf}", "avc1/mp4", crf=crf)
+    sizes = [(tmp_path / f"video{crf}/000000.mp4").stat().st_size for crf in (1, 45)]
+    assert sizes[0] > 3 * sizes[1]
+
+
 # What is refused
+
+
+@pytest.mark.parametrize("target", ["zstd/zarr", "png/dir"])
+def test_into_the_source_or_a_folder_of_others(tmp_path: Path, target: str) -> None:
+    source = recorded(tmp_path / "source")
+    with pytest.raises(imgstore_zarr.RecordingExistsError, match="in the recording that is to be"):
+        convert(source, source / "copy", target)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(imgstore_zarr.RecordingExistsError, match=r"is not empty \(notes\.txt\)"):
+        convert(source, tmp_path / "mine", target)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_first_chunk_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source")
+    (source / "image/c/0/0/0").unlink()
+    with pytest.raises(imgstore_zarr.ChunkMissingError):
+        convert(source, tmp_path / "copy", "zstd/zarr")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_extra_data_that_are_damaged_are_told_of_first(tmp_path: Path) -> None:
+    source = recorded(tmp_path / "source", "png/dir")
+    (source / "000001" / "index.extra.json").write_text('[{"x": nonsense}]')
+    with pytest.raises(imgstore_zarr.CorruptChunkError, match="extra data"):
+        convert(source, tmp_path / "copy", "zstd/zarr")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     source, other = recorded(tmp_path / "source"), recorded(tmp_path / "other", "png/dir")
     before = {path: path.stat().st_mtime_ns for path in other.rglob("*")}
     for target in ("raw/zarr", "png/dir", "avc1/mp4"):
-        for place in (source, other):
+        with pytest.raises(imgstore_zarr.RecordingExistsError, match="is in the recording that is"):
+            convert(source, source, target)
+        for place in (recorded(tmp_path / f"third-{target[:3]}"), other):
             with pytest.raises(
                 imgstore_zarr.RecordingExistsError, match="already holds a recording"
             ):
@@ -226,6 +433,15 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
         (images(), "zstd/zarr", {"frames": [3, COUNT]}, f"no position {COUNT}"),
         (images(), "zstd/zarr", {"time": (0, 1)}, r"no frame is selected.* times from 17000"),
         (images(), "zstd/zarr", {"metadata": {1: 2}}, "key 1"),
+        (images(), "zstd/zarr", {"frames": [1.5, 2.5]}, "frames must be"),
+        (images(), "zstd/zarr", {"frames": np.ones(3, bool)}, "frames must be .* mask of 50"),
+        (images(), "zstd/zarr", {"frames": 5}, "frames must be"),
+        (images(), "zstd/zarr", {"frames": "0:10"}, "frames must be"),
+        (images(), "zstd/zarr", {"time": 5.0}, r"time must be \(start, stop\)"),
+        (images(), "zstd/zarr", {"time": ("2020", "x")}, "time must be"),
+        (images(), "zstd/zarr", {"stride": 2.0}, "stride must be an integer"),
+        (images(), "zstd/zarr", {"roi": (0, 0, 10, 10)}, "roi must be two slices"),
+        (images(), "mp4", {}, "did you mean avc1/mp4"),
     ],
     ids=str,
 )
@@ -470,17 +686,49 @@ def test_a_store_that_is_open_already(tmp_path: Path) -> None:
         np.testing.assert_array_equal(copy.frames[...], images())
 
 
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 def test_comparing_finds_what_differs(tmp_path: Path) -> None:
     source, stack = Source.of(recorded(tmp_path / "source")), images()
     wanted = Frames(0, np.arange(COUNT), np.array(NUMBERS), np.array(TIMES))
-    assert compare(locate(tmp_path / "source"), source, wanted, None) is None
+    assert compare(locate(tmp_path / "source"), source, wanted, None, silent) is None
     stack[33, 4, 5] ^= 1
     recorded(tmp_path / "other", stack=stack)
     with pytest.raises(imgstore_zarr.CorruptChunkError, match=r"position 33 \(number 140\)"):
-        compare(locate(tmp_path / "other"), source, wanted, None)
+        compare(locate(tmp_path / "other"), source, wanted, None, silent)
     fewer = Frames(0, np.arange(COUNT - 1), np.array(NUMBERS[1:]), np.array(TIMES[1:]))
     with pytest.raises(imgstore_zarr.CorruptChunkError, match="frame_numbers are not those"):
-        compare(locate(tmp_path / "source"), source, fewer, None)
+        compare(locate(tmp_path / "source"), source, fewer, None, silent)
+
+
+def test_an_error_on_a_cluster(tmp_path: Path) -> None:
+    """Nobody writes any more when the call returns, and what was done is noted."""
+    distributed = pytest.importorskip("distributed")
+    source = recorded(tmp_path / "source", chunksize=4)
+    shard = source / "image/c/6/0/0"
+    whole = shard.read_bytes()
+    shard.write_bytes(b"!" + whole[1:])
+    copy = tmp_path / "copy"
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        with pytest.raises(imgstore_zarr.CorruptChunkError, match="position 24"):
+            convert(source, copy, "zstd/zarr", chunksize=1, client=client)
+        there = sorted(path.name for path in (copy / "image/c").iterdir())
+        lines = (copy / ".conversion/done.jsonl").read_text().splitlines()
+        noted = [json.loads(line)["number"] for line in lines]
+        assert sorted(map(str, noted)) == there
+        time.sleep(0.5)
+        assert sorted(path.name for path in (copy / "image/c").iterdir()) == there
+        shard.write_bytes(whole)
+        report = convert(source, copy, "zstd/zarr", chunksize=1, client=client, verify=True)
+        assert report.resumed == len(there)
+    assert imgstore_zarr.verify(copy).ok
 
 
 def test_what_a_worker_gets_is_small(tmp_path: Path) -> None:

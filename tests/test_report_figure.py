@@ -388,3 +388,10 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'imgstore-zarr\[plot\]'"):
         plot(of([1, 2]))
+
+
+def test_the_figure_tells_of_repeats_and_steps_back() -> None:
+    index = FrameIndex([0, 1, 1, 2, 1, 3], [0.0, 1, 2, 3, 2.5, 5], [0])
+    report = make_report(INFO, index)
+    texts = [text.get_text() for text in report.plot().texts]
+    assert any("1 repeated" in text and "2 going back" in text for text in texts)

@@ -318,3 +318,30 @@ def test_nothing_is_computed_before_it_is_asked_for(tmp_path: Path, format: str)
         assert computes.count == 0
         assert mean.compute().sizes == {"frame": 10}
         assert computes.count == 1
+
+
+def test_the_engine_tells_which_blocks_are_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgstore_zarr.dataarray.BLOCK_BYTES", 20 * SHAPE[0] * SHAPE[1])
+    path = recorded(tmp_path / "r", "h264/mkv", 36, gop=12, fps=10)
+    blocks = imgstore_zarr.open(path).to_xarray(chunks="auto").chunks
+    assert blocks is not None
+    assert len(blocks[0]) >= 3
+    openers: list[Any] = [xr.open_dataset, xr.open_datatree]
+    for opener in openers:
+        opened = opener(path, engine="imgstore", chunks={})
+        assert opened["image"].chunks == blocks
+        sends: list[int] = []
+        send = Decoder._send
+
+        def counting_send(
+            self: Decoder, packet: object, rank: int, sends: list[int] = sends, send: Any = send
+        ) -> list[object]:
+            sends.append(rank)
+            return list(send(self, packet, rank))
+
+        with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+            patch.setattr(Decoder, "_send", counting_send)
+            assert opened["image"].values.shape == (COUNT, *SHAPE)
+        assert len(sends) <= COUNT + 6 * 4

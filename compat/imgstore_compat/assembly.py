@@ -36,7 +36,8 @@ def finish(
     """
     extra = ExtraWriter(directory.root)
     for record in records():
-        chunk, _ = index.chunk_at(record["frame_index"])
+        # Those that came before the first frame lie beside it.
+        chunk, _ = index.chunk_at(max(record["frame_index"], 0)) if len(index) else (0, 0)
         extra.append(stem(chunk), record)
     extra.close()
     directory.write(FILE, (head / FILE).read_bytes())

@@ -121,7 +121,17 @@ def convert(
         str | None,
         typer.Option(metavar="TOP:BOTTOM,LEFT:RIGHT", help="The part of each image to keep."),
     ] = None,
+    gray: Annotated[bool, typer.Option("--gray", help="Make images gray.")] = False,
     chunksize: Annotated[int | None, typer.Option(min=1, help="Frames in a chunk.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Of the format, as crf=20; may be repeated.",
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every frame with the source afterwards.")
     ] = False,
@@ -147,6 +157,8 @@ def convert(
         time=time,
         stride=stride,
         roi=roi,
+        gray=gray,
+        options=option or [],
         chunksize=chunksize,
         verify=verify,
         scheduler=scheduler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def run_convert(
     roi: str | None,
     scheduler: str | None,
     as_json: bool,
-    **options: Any,
+    options: list[str],
+    **more: Any,
 ) -> None:
     """Convert a recording, and print the report.
 
@@ -48,7 +50,9 @@ def run_convert(
         The address of a dask scheduler.
     as_json
         Print one JSON document.
-    **options
+    options
+        Of the format, each ``NAME=VALUE``.
+    **more
         Handed on.
     """
     # The problems that opening logs would stand in the middle of the bar.
@@ -56,7 +60,7 @@ def run_convert(
     bounds = _ends(time, "--time", float) if time else None
     selection: dict[str, Any] = {
         "frames": slice(*_ends(frames, "--frames", int)) if frames else None,
-        "time": None if bounds is None else _times(*bounds),
+        "time": bounds,
         "roi": _rectangle(roi) if roi else None,
     }
     try:
@@ -68,10 +72,12 @@ def run_convert(
                 client=client,
                 progress=progress,
                 **selection,
-                **options,
+                **more,
+                **dict(_option(text) for text in options),
             )
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where this one was", err=True)
+        what = "interrupted; chunks that are finished are kept, and the same command goes on after them"
+        typer.echo(what, err=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(plain(report.to_dict()), indent=2, allow_nan=False))
@@ -90,13 +96,19 @@ def _ends(text: str, option: str, kind: type[Any]) -> tuple[Any, Any]:
         ) from error
 
 
-def _times(start: float | None, stop: float | None) -> tuple[float, float]:
-    return (float("-inf") if start is None else start, float("inf") if stop is None else stop)
+def _option(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UnsupportedFormatError(f"--option must be NAME=VALUE, not {text!r}")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, kind(value)
+    return name, value
 
 
 def _rectangle(text: str) -> tuple[slice, slice]:
     rows, comma, columns = text.partition(",")
-    if not comma:
+    if comma != "," or ":" not in rows or ":" not in columns:
         raise UnsupportedFormatError(f"--roi must be TOP:BOTTOM,LEFT:RIGHT, not {text!r}")
     return slice(*_ends(rows, "--roi", int)), slice(*_ends(columns, "--roi", int))
 
@@ -119,7 +131,7 @@ def _client(scheduler: str | None) -> Iterator[Any]:
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
     columns = (
-        TextColumn("converting"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("frames"),
@@ -130,5 +142,11 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("converting", total=None)
+
+        def show(done: int, total: int) -> None:
+            if done < bar.tasks[0].completed:
+                bar.update(task, description="verifying")
+            bar.update(task, completed=done, total=total)
+
+        yield show
