@@ -132,7 +132,9 @@ def align(
         coords["channel"] = ["b", "g", "r"]
     import xarray as xr
 
-    return looked_up(xr.DataArray(images, coords=coords, name="image"), on)
+    array = xr.DataArray(images, name="image")
+    # Given to DataArray itself they would be copied.
+    return looked_up(array.assign_coords(coords), on)
 
 
 def _opened(stores: Any) -> list[ImgStore]:

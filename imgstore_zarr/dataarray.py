@@ -71,7 +71,7 @@ def block_lengths(
         frames = max(BLOCK_BYTES // frame_bytes, -(-total // MAX_BLOCKS), 1)
         spread = 1.0
         while True:
-            lengths = _cut(index, unit, int(frames * spread), entries)
+            lengths = _cut(index, unit, int(frames * spread), entries, even=True)
             if len(lengths) <= MAX_BLOCKS:
                 return lengths
             spread *= 1.1
@@ -79,7 +79,12 @@ def block_lengths(
 
 
 def _cut(
-    index: FrameIndex, unit: int, target: int, entries: Entries | None = None
+    index: FrameIndex,
+    unit: int,
+    target: int,
+    entries: Entries | None = None,
+    *,
+    even: bool = False,
 ) -> tuple[int, ...]:
     spans = np.diff(np.append(index.chunk_starts, len(index))).tolist()
     lengths: list[int] = []
@@ -93,16 +98,24 @@ def _cut(
             continue
         places = entries(chunk) if entries else None
         if places is not None:
-            lengths += _cut_at(places, span, target)
+            lengths += _cut_at(places, span, _even(span, target, 1) if even else target)
             continue
         # A chunk that is longer than a block: into parts of whole units, if a unit is not longer.
-        part = max(target // unit, 1) * unit if unit < span else target
+        own = unit if unit < span else 1
+        part = max(target // own, 1) * own
+        part = _even(span, part, own) if even else part
         lengths.extend([part] * (span // part))
         if span % part:
             lengths.append(span % part)
     if collected:
         lengths.append(collected)
     return tuple(lengths)
+
+
+def _even(span: int, part: int, unit: int) -> int:
+    """A shorter part, of whole units, that gives as many parts, as long as each other if that can be."""
+    parts = -(-span // part)
+    return -(-span // (parts * unit)) * unit
 
 
 def _cut_at(places: Int64s, span: int, target: int) -> list[int]:
@@ -177,7 +190,9 @@ def to_dataarray(
     variable = xr.Variable(dims, lazy, dict(attributes), fastpath=True)
     if chunks is not None:
         variable = variable.chunk(_dask_chunks(dims, source, index, chunks))
-        _warn_of_cuts(source, index, variable.chunks or ())
+        frame = chunks.get("frame") if isinstance(chunks, Mapping) else chunks
+        blocks = variable.chunks or ()
+        _warn_of_cuts(source, index, blocks, of_frames=frame not in ("auto", None))
     array = xr.DataArray(variable, coords=coords, name="image")
     if by is not None:
         array = looked_up(array, by)
@@ -231,11 +246,15 @@ def _dask_chunks(
 
 
 def _warn_of_cuts(
-    source: FrameSource, index: FrameIndex, blocks: tuple[tuple[int, ...], ...]
+    source: FrameSource,
+    index: FrameIndex,
+    blocks: tuple[tuple[int, ...], ...],
+    *,
+    of_frames: bool,
 ) -> None:
     """Warn of blocks that need a part of what can only be read, or decoded, whole."""
     unit = source.preferred_chunks[0]
-    bounds = np.cumsum(blocks[0])[:-1]
+    bounds = np.cumsum(blocks[0])[:-1] if of_frames else np.empty(0, np.int64)
     chunks = np.searchsorted(index.chunk_starts, bounds, "right") - 1
     within = bounds - index.chunk_starts[chunks]
     known = source.entries if isinstance(source, HasEntries) else None

@@ -345,3 +345,18 @@ def test_the_engine_tells_which_blocks_are_good(
             patch.setattr(Decoder, "_send", counting_send)
             assert opened["image"].values.shape == (COUNT, *SHAPE)
         assert len(sends) <= COUNT + 6 * 4
+
+
+@pytest.mark.parametrize("chunksize", [20, 40])
+def test_default_blocks_can_be_written_as_zarr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunksize: int
+) -> None:
+    """Zarr takes blocks of one length only, and a shorter last one."""
+    monkeypatch.setattr("imgstore_zarr.dataarray.BLOCK_BYTES", 13 * SHAPE[0] * SHAPE[1])
+    path = recorded(tmp_path / "r", "raw/zarr", chunksize)
+    array = imgstore_zarr.open(path).to_xarray(chunks="auto")
+    assert array.chunks is not None
+    assert len(array.chunks[0]) == 4
+    array.to_dataset().to_zarr(tmp_path / "copy.zarr", zarr_format=3, consolidated=False)
+    copy = xr.open_zarr(tmp_path / "copy.zarr", consolidated=False)["image"]
+    np.testing.assert_array_equal(copy.values, images())
