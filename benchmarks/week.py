@@ -13,7 +13,7 @@ from benchmarks.synthetic import Week, link_video_week
 
 _CHUNK = 10_000
 _CROP = 256
-_BLOCKS = 12
+_BLOCKS = 24
 _BLOCK_FRAMES = 1000
 _CONVERTED = 500
 
