@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from imgstore_zarr.pixels import Conversion, is_color
 from imgstore_zarr.plain_video import parts_of_video
 from imgstore_zarr.storage import Directory
 from imgstore_zarr.store import ImgStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = dict[str, Any]
 
@@ -275,11 +279,10 @@ class Source:
         target
             The index of the destination, of n frames.
         """
-        table = self.parts.extra.read()
-        if table is None or table.empty:
+        if self._extra is None:
             return
         index = self.parts.index
-        at = _positions_of(index, table)
+        table, at = self._extra
         # The last but one is for those before the first frame, the last for those of no frame.
         place = np.full(len(index) + 2, _NOWHERE, np.int64)
         place[-2] = _BEFORE
@@ -304,11 +307,18 @@ class Source:
 
     def records_of_no_frame(self) -> int:
         """How many records there are of frames that are not there."""
+        if self._extra is None:
+            return 0
+        _, at = self._extra
+        return int(np.count_nonzero(at == len(self.parts.index) + 1))
+
+    @cached_property
+    def _extra(self) -> tuple[pd.DataFrame, Int64s] | None:
+        """The extra data, read once, and the position of each record; None where there are none."""
         table = self.parts.extra.read()
         if table is None or table.empty:
-            return 0
-        index = self.parts.index
-        return int(np.count_nonzero(_positions_of(index, table) == len(index) + 1))
+            return None
+        return table, _positions_of(self.parts.index, table)
 
 
 def _positions_of(index: FrameIndex, table: Any) -> Int64s:

@@ -6,10 +6,11 @@ import contextlib
 import datetime as dt
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imgstore_zarr.storage import Location
 
@@ -23,6 +24,34 @@ def make_console() -> Console:
     """Return the console; what is piped is not cut to the width of a terminal."""
     terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if terminal else _PIPED_WIDTH, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def progress_of_frames(*phases: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows a bar of how many frames are done; where it starts anew, the next phase begins.
+
+    It is on stderr, so that a report can be piped, and shows nothing where that is no terminal.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        names = iter(phases)
+        task = bar.add_task(next(names), total=None)
+
+        def show(done: int, total: int) -> None:
+            if done < bar.tasks[0].completed:
+                bar.update(task, description=next(names))
+            bar.update(task, completed=done, total=total)
+
+        yield show
 
 
 def bytes_text(count: int) -> str:

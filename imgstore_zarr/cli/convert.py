@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import make_console
+from imgstore_zarr.cli.console import make_console, progress_of_frames
 from imgstore_zarr.cli.info import plain
 from imgstore_zarr.errors import UnsupportedFormatError
 
@@ -64,7 +61,10 @@ def run_convert(
         "roi": _rectangle(roi) if roi else None,
     }
     try:
-        with _client(scheduler) as client, _bar() as progress:
+        with (
+            _client(scheduler) as client,
+            progress_of_frames("converting", "verifying") as progress,
+        ):
             report = imgstore_zarr.convert(
                 source,
                 destination,
@@ -126,27 +126,3 @@ def _client(scheduler: str | None) -> Iterator[Any]:
         ) from error
     with Client(scheduler) as client:
         yield client
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeRemainingColumn(),
-    )
-    # On stderr, so that a report can be piped; nothing where that is no terminal.
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("converting", total=None)
-
-        def show(done: int, total: int) -> None:
-            if done < bar.tasks[0].completed:
-                bar.update(task, description="verifying")
-            bar.update(task, completed=done, total=total)
-
-        yield show

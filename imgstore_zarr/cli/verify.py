@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import make_console
+from imgstore_zarr.cli.console import make_console, progress_of_frames
 from imgstore_zarr.cli.info import plain
 from imgstore_zarr.errors import ImgStoreError
 from imgstore_zarr.report import Report, counted
@@ -36,24 +34,8 @@ def run_repair(recording: str, *, as_json: bool, debug: bool) -> None:
 
 def _verify(recording: str, quick: bool) -> Report:
     location = imgstore_zarr.locate(recording)
-    columns = (
-        TextColumn("verifying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeRemainingColumn(),
-    )
-    # On stderr, so that a report can be piped; nothing where that is no terminal.
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None)
-        return imgstore_zarr.verify(
-            location,
-            quick=quick,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_of_frames("verifying") as progress:
+        return imgstore_zarr.verify(location, quick=quick, progress=progress)
 
 
 def _checked(work: Callable[[], _T], debug: bool) -> _T:

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from imgstore_zarr.bells import Bells
 from imgstore_zarr.cores import CORES
 from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.native.codecs import Bytes
@@ -87,10 +88,7 @@ class Pipeline:
         self._queue: deque[Group] = deque()
         self._to_encode: deque[Group] = deque()
         self._lock = threading.Lock()
-        # Released when something changed; the caller waits for it. A Condition cannot be used: Ctrl-C
-        # in its wait() may leave its lock held, or not held where the code expects it.
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._bells = Bells()
         self._storing = False
         self._error: BaseException | None = None
         self._threads = min(self._room, _MAX_THREADS, CORES)
@@ -111,10 +109,9 @@ class Pipeline:
     def new_group(self) -> Group:
         """Return an empty group, as soon as there is room; None of it counts before `put`."""
         self._wait_until(lambda: len(self._queue) < self._room or self._error is not None)
-        with Deferred(), self._lock:
-            if self._buffers:
-                return Group(self._buffers.pop())
-        return Group(self._geometry.new_group())
+        # Only this thread takes any.
+        frames = self._buffers.pop() if self._buffers else self._geometry.new_group()
+        return Group(frames)
 
     def put(self, group: Group) -> None:
         """Have a group encoded and stored, behind those that were put before."""
@@ -152,12 +149,8 @@ class Pipeline:
             with Deferred(), self._lock:
                 if reached():
                     return
-            self._bell.acquire()
-
-    def _ring(self) -> None:
-        """Wake the caller up; with the lock held."""
-        if self._bell.locked():
-            self._bell.release()
+                bell = self._bells.ask()
+            bell.acquire()
 
     def retry(self) -> None:
         """Try again to store what could not be stored, and wait for the end of that."""
@@ -226,7 +219,7 @@ class Pipeline:
 
     def _leave(self) -> None:
         self._working -= 1
-        self._ring()
+        self._bells.ring()
 
     def _store_in_order(self) -> None:
         """Store the first groups, as far as they are encoded, unless another thread does it."""
@@ -244,11 +237,11 @@ class Pipeline:
                         self._queue.popleft()
                     if len(self._buffers) < self._room:
                         self._buffers.append(group.frames)
-                    self._ring()
+                    self._bells.ring()
         except BaseException as error:
             with self._lock:
                 self._error, self._storing = error, False
-                self._ring()
+                self._bells.ring()
             raise
 
     def _next(self) -> Group | None:
@@ -257,5 +250,5 @@ class Pipeline:
             if first is not None and (first.encoded is not None or first.failure is not None):
                 return first
             self._storing = False
-            self._ring()
+            self._bells.ring()
             return None
