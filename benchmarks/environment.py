@@ -18,7 +18,7 @@ from benchmarks.scene import FRAMES, make_scene
 from benchmarks.worker import Worker
 
 IMGSTORE = ("imgstore==0.4.0", "opencv-python-headless", "decord==0.6.0")
-_OURS = ("ours", "cluster", "zarr_python", "tensorstore_zarr", "limits", "pyav")
+_OURS = ("ours", "cluster", "far", "zarr_python", "tensorstore_zarr", "limits", "pyav")
 _THEIRS = ("imgstore", "opencv", "decord_reader")
 _WRITERS = ("ours", "imgstore", "zarr_python", "tensorstore_zarr")
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import machine, video, week, works
+from benchmarks import far, machine, video, week, works
 from benchmarks.environment import bench, imgstore_python
 from benchmarks.measure import Row, run
 from benchmarks.table import insert, markdown
@@ -19,6 +19,7 @@ GROUPS = {
     "memory": works.memory,
     "video": video.video,
     "week": week.week,
+    "far": far.far,
 }
 
 

@@ -4,6 +4,7 @@ from imgstore_zarr._version import __version__
 from imgstore_zarr.alignment import align
 from imgstore_zarr.clock import ClockCorrection
 from imgstore_zarr.conversion import ConversionReport, convert
+from imgstore_zarr.conversion_damage import DamagedFrames
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
@@ -28,10 +29,11 @@ from imgstore_zarr.index import ChunkSpan, FrameIndex
 from imgstore_zarr.layouts import Layout, Parts, Problem
 from imgstore_zarr.pixels import ensure_color, ensure_gray
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.report import ChunkTimes, Gap, Report, Step, Timeline
+from imgstore_zarr.report import Gap, Report, Step
 from imgstore_zarr.sqlite_index import load_sqlite as load_index
 from imgstore_zarr.storage import Blob, Location, locate
 from imgstore_zarr.store import ImgStore
+from imgstore_zarr.timeline import ChunkTimes, Timeline
 from imgstore_zarr.verification import verify
 from imgstore_zarr.writer import ImgStoreWriter
 
@@ -43,6 +45,7 @@ __all__ = [
     "ClockCorrection",
     "ConversionReport",
     "CorruptChunkError",
+    "DamagedFrames",
     "EndOfRecordingError",
     "ExtraData",
     "FrameIndex",

@@ -1,16 +1,19 @@
-"""Comparing a converted recording with its source, frame by frame."""
+"""Comparing a converted recording with its source: every frame, and every sample beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.conversion_job import Frames, blocks
+from imgstore_zarr.conversion_job import SourceFrames, blocks
 from imgstore_zarr.conversion_source import Source
 from imgstore_zarr.cores import in_order
 from imgstore_zarr.errors import CorruptChunkError
+from imgstore_zarr.extra import HasSampledData, SampledSource, sample_blocks
 from imgstore_zarr.formats import open as open_recording
 from imgstore_zarr.frames import Window
 from imgstore_zarr.index import Int64s
@@ -20,7 +23,7 @@ from imgstore_zarr.storage import Location
 def compare(
     location: Location,
     source: Source,
-    wanted: Frames,
+    wanted: SourceFrames,
     window: Window | None,
     progress: Callable[[int, int], None],
 ) -> float | None:
@@ -80,3 +83,58 @@ def compare(
             done += count
             progress(done, len(wanted))
         return None if lossless else float(worst)
+
+
+def compare_samples(
+    location: Location, source: Source, datasets: Mapping[str, SampledSource]
+) -> None:
+    """Compare every sample of a recording with those of which it was made, and when it was taken.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    source
+        For messages.
+    datasets
+        What was to come along.
+
+    Raises
+    ------
+    CorruptChunkError
+        They are not the same; says the first dataset, and where.
+    """
+    with open_recording(location) as store:
+        extra = store.parts.extra
+        found = extra.datasets() if isinstance(extra, HasSampledData) else {}
+        for name, expected in datasets.items():
+            differs = _difference(found.get(name), expected)
+            if differs is not None:
+                raise CorruptChunkError(
+                    f"{location.name}: the samples of {name} are not those of {source.name} "
+                    f"({differs}); convert again to another place"
+                )
+
+
+def _difference(ours: SampledSource | None, theirs: SampledSource) -> str | None:
+    """What the first difference of two datasets is; None where they are the same."""
+    if ours is None:
+        return "they are not there"
+    for aspect in ("dtypes", "samplerate", "timed"):
+        if getattr(ours, aspect) != getattr(theirs, aspect):
+            return f"their {aspect} differ"
+    if ours.lengths.sum() != theirs.lengths.sum():
+        return f"there are {ours.lengths.sum()} of {theirs.lengths.sum()}"
+    columns = [(name, partial(ours.read, name), partial(theirs.read, name)) for name in ours.dtypes]
+    times = [("time", ours.times, theirs.times)] if ours.timed else []
+    for name, read, expected in (*columns, *times):
+
+        def differing(bounds: tuple[int, int], read: Any = read, expected: Any = expected) -> int:
+            one, other = read(*bounds), expected(*bounds)
+            wrong = np.flatnonzero((one != other) & ~((one != one) & (other != other)))
+            return bounds[0] + int(wrong[0]) if len(wrong) else -1
+
+        for place in in_order(differing, sample_blocks(ours)):
+            if place >= 0:
+                return f"{name} at sample {place}"
+    return None

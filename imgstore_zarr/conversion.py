@@ -6,21 +6,23 @@ import dataclasses
 import itertools
 import logging
 import time as clock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from imgstore_zarr.comparison import compare
-from imgstore_zarr.conversion_claim import Claim, claimed
-from imgstore_zarr.conversion_job import DoneChunk, Frames, Job
-from imgstore_zarr.conversion_source import PROVENANCE, Selection, Source
+from imgstore_zarr.comparison import compare, compare_samples
+from imgstore_zarr.conversion_claim import Claim, claimed, refuse_occupied
+from imgstore_zarr.conversion_damage import DamagedFrames, find_damaged, told, without_damaged
+from imgstore_zarr.conversion_job import DoneChunk, Job, SourceFrames, writing
+from imgstore_zarr.conversion_samples import taken_along
+from imgstore_zarr.conversion_source import PROVENANCE, Record, Selection, Source
 from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
-from imgstore_zarr.extra import dump_record
+from imgstore_zarr.extra import SampledSource, dump_record
 from imgstore_zarr.formats import layout_of, planned
 from imgstore_zarr.frames import Window
 from imgstore_zarr.index import FrameIndex
@@ -62,8 +64,11 @@ class ConversionReport:
         CRC-32C of the checksums of all chunks, in their order; each is that of its frames' pixels as
         they were read from the source.
     left_out
-        What the destination does not have of the source, in words: sampled data, records of frames
-        that are not there, the last row of odd images in video.
+        What else the destination does not have of the source, in words: sampled data where there is no
+        place for them, records of frames that are not there, the last row of odd images in video.
+    damaged
+        The frames that cannot be read and were left out, in the order of the source; see ``damaged`` of
+        `convert`.
     verified
         Whether every frame was compared with the source.
     worst_psnr
@@ -81,6 +86,7 @@ class ConversionReport:
     frames_per_second: float
     checksum: str
     left_out: tuple[str, ...] = ()
+    damaged: tuple[DamagedFrames, ...] = ()
     verified: bool = False
     worst_psnr: float | None = None
 
@@ -104,7 +110,7 @@ class ConversionReport:
             f"{self.source} -> {self.destination} ({self.format}): "
             f"{counted(self.frame_count, 'frame')} in {counted(self.chunk_count, 'chunk')}{resumed}; "
             f"{self.frames_per_second:.1f} frames/s; checksum {self.checksum}, {how}"
-            + "".join(f"; left out: {what}" for what in self.left_out)
+            + "".join(f"; left out: {what}" for what in (*self.left_out, *told(self.damaged)))
         )
 
 
@@ -123,6 +129,7 @@ def convert(
     metadata: Mapping[str, Any] | None = None,
     durable: bool = False,
     client: Client | None = None,
+    damaged: Literal["raise", "skip"] = "raise",
     verify: bool = False,
     progress: Progress | None = None,
     **options: Any,
@@ -130,7 +137,9 @@ def convert(
     """Convert a recording, or a plain video file, to another format.
 
     Frame numbers and times, extra data, the user's metadata, and when it was recorded come along; the
-    metadata get the key ``converted_from``. Interrupted, the same call goes on where it was.
+    metadata get the key ``converted_from``. What was sampled beside the frames comes along to Zarr: with
+    ``frames`` or ``time`` from the first frame time that is kept to just before that of the frame after
+    the last one, whatever ``stride`` and ``roi``. Interrupted, the same call goes on where it was.
 
     Parameters
     ----------
@@ -158,10 +167,17 @@ def convert(
     client
         Of a dask cluster, whose workers see source and destination under the same paths; by default this
         process, on all its cores.
+    damaged
+        What to do with frames of the source that cannot be read: ``"raise"``, or ``"skip"``, which
+        leaves them out. They are found by reading all frames once before anything is written, also when
+        an interrupted conversion goes on; the report names them. Extra data that cannot be read are
+        then left out, too, and told in its ``left_out``.
     verify
-        Compare every frame with the source afterwards: bit by bit if the format is lossless.
+        Compare every frame and every sample with the source afterwards: frames bit by bit if the format
+        is lossless.
     progress
-        Called with the number of frames that are done, and of all; again from 0 for `verify`.
+        Called with the number of frames that are done, and of all; from 0 for what ``damaged="skip"``
+        reads first, and again from 0 for `verify`.
     **options
         What only one format understands; see the page on formats.
 
@@ -182,23 +198,35 @@ def convert(
     CorruptChunkError, ChunkMissingError
         Of the source: its frames cannot be read. Of the destination: it is not as it was written
         (``verify``).
+    RecordingAccessError
+        The destination cannot be written. What is finished is kept.
     """
-    origin = Source.of(source, gray=gray)
+    if damaged not in ("raise", "skip"):
+        raise UnsupportedFormatError(f"damaged must be 'raise' or 'skip', not {damaged!r}")
+    progress = progress or _silent
+    origin = Source.of(source, gray=gray, skips=damaged == "skip")
     place = locate(destination)
     _refuse_within(origin, place)
     began = clock.monotonic()
     selection = Selection(frames, time, stride, roi)
     index = origin.parts.index
     positions = selection.positions(index, origin.name)
-    wanted = Frames(0, positions, index.frame_number[positions], index.frame_time[positions])
     layout = layout_of(format)
-    keeps = origin.encoding is not None and roi is None and layout.name != "video" and not gray
+    if not isinstance(layout, JoinsChunks):
+        raise UnsupportedFormatError(f"nothing can be converted to {format!r} yet")
+    keeps = origin.encoding is not None and roi is None and layout.holds.encoded and not gray
     images = origin.images(stored=keeps)
     window = selection.window(images.shape[1:])
     shape = images.shape[1:] if window is None else (*window.shape, *images.shape[3:])
     user = origin.parts.info.user_metadata if metadata is None else metadata
-    left_out = [*origin.sampled()]
-    if layout.name == "zarr" and metadata is None:
+    datasets, left_out = taken_along(
+        origin.beside.datasets,
+        layout.holds,
+        selection.span(index, origin.name),
+        skip=origin.skips,
+    )
+    left_out = [*filter(None, [origin.parts.left_out()]), *origin.beside.left_out, *left_out]
+    if layout.holds.only_json and metadata is None:
         user, changed = as_json(user)
         left_out += [f"metadata, now text: {name}" for name in changed]
     if missing := origin.records_of_no_frame():
@@ -208,16 +236,29 @@ def convert(
         shape,
         images.dtype,
         chunksize=chunksize,
-        metadata={**user, PROVENANCE: origin.provenance(selection)},
+        metadata=user,
         encoding=origin.encoding if keeps else None,
         inner_chunks=inner_chunks,
         durable=durable,
         **options,
     )
+    lost: tuple[DamagedFrames, ...] = ()
+    if origin.skips:
+        refuse_occupied(place, layout)  # before all is read
+        lost = find_damaged(images, window, index, positions, progress)
+        readable = without_damaged(positions, lost, origin.name)
+        if missing := origin.records_of(np.setdiff1d(positions, readable)):
+            left_out.append(f"{counted(missing, 'record')} of extra data of damaged frames")
+        positions = readable
+    wanted = SourceFrames(0, positions, index.frame_number[positions], index.frame_time[positions])
+    provenance = origin.provenance(selection, sum(one.frames for one in lost))
     info = origin.parts.info
-    spec = dataclasses.replace(spec, created=info.created, timezone=info.timezone)
-    if not isinstance(layout, JoinsChunks):
-        raise UnsupportedFormatError(f"nothing can be converted to {format!r} yet")
+    spec = dataclasses.replace(
+        spec,
+        metadata={**spec.metadata, PROVENANCE: provenance},
+        created=info.created,
+        timezone=info.timezone,
+    )
     starts = np.arange(0, len(wanted), max(len(wanted), 1))
     whole = FrameIndex(wanted.frame_number, wanted.frame_time, starts)
     for record in origin.records(positions, whole):
@@ -230,15 +271,12 @@ def convert(
         if claim.stored_shape[:2] != shape[:2]:
             sizes = " x ".join(map(str, claim.stored_shape[:2])), " x ".join(map(str, shape[:2]))
             left_out.append(f"images of {sizes[1]} are cut to even sizes, {sizes[0]}")
-        for what in left_out:
+        for what in (*left_out, *told(lost)):
             _log.warning("%s: left out of %s: %s", origin.name, place.name, what)
-        _write_all(job, wanted, claim, client, progress or _silent)
+        _write_all(job, wanted, claim, client, progress)
         starts = np.arange(0, len(wanted), job.chunksize)
         target = FrameIndex(wanted.frame_number, wanted.frame_time, starts)
-        layout.finish(
-            place, claim.spec, claim.head, target, lambda: origin.records(positions, target)
-        )
-        claim.finished()
+        _finish(job, claim, target, lambda: origin.records(positions, target), datasets)
     done = [claim.done[number] for number in sorted(claim.done)]
     seconds = clock.monotonic() - began
     report = ConversionReport(
@@ -252,9 +290,11 @@ def convert(
         frames_per_second=sum(one.frames for one in list(claim.done.values())[before:]) / seconds,
         checksum=f"{crc32c(b''.join(one.checksum.to_bytes(4, 'big') for one in done)):08x}",
         left_out=tuple(left_out),
+        damaged=lost,
     )
     if verify:
-        worst = compare(place, origin, wanted, window, progress or _silent)
+        worst = compare(place, origin, wanted, window, progress)
+        compare_samples(place, origin, datasets)
         report = dataclasses.replace(report, verified=True, worst_psnr=worst)
     return report
 
@@ -274,7 +314,7 @@ def _silent(done: int, total: int) -> None:
 
 
 def _identity(
-    source: Source, wanted: Frames, window: Window | None, spec: RecordingSpec
+    source: Source, wanted: SourceFrames, window: Window | None, spec: RecordingSpec
 ) -> dict[str, Any]:
     """Everything that must be the same for an interrupted conversion to go on."""
     columns = (wanted.positions, wanted.frame_number, wanted.frame_time)
@@ -296,7 +336,7 @@ def _identity(
 
 
 def _write_all(
-    job: Job, wanted: Frames, claim: Claim, client: Client | None, progress: Progress
+    job: Job, wanted: SourceFrames, claim: Claim, client: Client | None, progress: Progress
 ) -> None:
     """Write every chunk that is not done; note each that is."""
     count, size = len(wanted), job.chunksize
@@ -325,9 +365,23 @@ def _write_all(
         raise
 
 
+def _finish(
+    job: Job,
+    claim: Claim,
+    target: FrameIndex,
+    records: Callable[[], Iterable[Record]],
+    datasets: Mapping[str, SampledSource],
+) -> None:
+    """Make a recording of the chunks."""
+    assert isinstance(job.layout, JoinsChunks)
+    with writing(job.location, "coordinates, extra data and metadata"):
+        job.layout.finish(job.location, claim.spec, claim.head, target, records, datasets)
+    claim.finished()
+
+
 def _on_cluster(
     job: Job,
-    wanted: Frames,
+    wanted: SourceFrames,
     spans: list[tuple[int, int]],
     client: Client,
     note: Callable[[DoneChunk], None],
@@ -368,5 +422,5 @@ def _on_cluster(
                     note(chunk)
 
 
-def _write_span(job: Job, frames: Frames) -> list[DoneChunk]:
+def _write_span(job: Job, frames: SourceFrames) -> list[DoneChunk]:
     return list(job.write(frames))

@@ -109,8 +109,7 @@ def claimed(
     """
     assert isinstance(layout, JoinsChunks)
     document = json.loads(json.dumps({**identity, "uuid": spec.uuid}))
-    if not location.exists(_STATE):
-        _refuse_existing(location, layout)
+    refuse_occupied(location, layout)
     made = _make_folder(location)
     try:
         lock = take_lock(location, _LOCK)
@@ -154,6 +153,18 @@ def claimed(
                 location.delete(key)
             lock.remove()
             _remove_made([location.path / CONVERSION, *made] if location.path else [])
+
+
+def refuse_occupied(location: Location, layout: JoinsChunks) -> None:
+    """Refuse a location where there is something else than an unfinished conversion.
+
+    Raises
+    ------
+    RecordingExistsError
+        What is there.
+    """
+    if not location.exists(_STATE):
+        _refuse_existing(location, layout)
 
 
 def _refuse_existing(location: Location, layout: JoinsChunks) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,14 +22,14 @@ from imgstore_zarr.layouts import JoinsChunks, Layout
 from imgstore_zarr.pixels import Conversion
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.shared_sources import SharedSource
-from imgstore_zarr.storage import Directory, Location
+from imgstore_zarr.storage import Directory, Location, access_error
 
 BLOCK_BYTES = 16 * 2**20
 """How much each thread reads at once; or a GOP, where that is at most twice as much."""
 
 
 @dataclass(frozen=True)
-class Frames:
+class SourceFrames:
     """Some frames of the source, in the order in which they are written.
 
     Attributes
@@ -49,11 +50,11 @@ class Frames:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def part(self, start: int, stop: int) -> Frames:
+    def part(self, start: int, stop: int) -> SourceFrames:
         """Return those at some positions of the destination."""
         cut = slice(start - self.first, stop - self.first)
         columns = (self.positions[cut], self.frame_number[cut], self.frame_time[cut])
-        return Frames(start, *columns)
+        return SourceFrames(start, *columns)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,24 @@ class DoneChunk:
     number: int
     frames: int
     checksum: int
+
+
+@dataclass(frozen=True)
+class Part(Directory):
+    """Where a part is written, which nobody knows by its path.
+
+    Attributes
+    ----------
+    told
+        What it is called in messages.
+    """
+
+    told: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.told
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ class Job:
     spool: Path
     chunksize: int
 
-    def write(self, frames: Frames) -> Iterator[DoneChunk]:
+    def write(self, frames: SourceFrames) -> Iterator[DoneChunk]:
         """Write neighbouring chunks, one after the other, reading ahead on all cores.
 
         Parameters
@@ -114,7 +133,7 @@ class Job:
             stop = min(start + self.chunksize, frames.first + len(frames))
             yield self._write_chunk(frames.part(start, stop), images)
 
-    def _write_chunk(self, frames: Frames, images: Iterator[NDArray[Any]]) -> DoneChunk:
+    def _write_chunk(self, frames: SourceFrames, images: Iterator[NDArray[Any]]) -> DoneChunk:
         from crc32c import crc32c
 
         assert isinstance(self.layout, JoinsChunks)
@@ -122,9 +141,11 @@ class Job:
         if not self.spool.exists():
             # Of a worker that nobody waits for any more.
             raise ImgStoreError(f"the conversion to {self.location.name} was given up")
-        part = self.spool / f"{chunk:06d}"
-        shutil.rmtree(part, ignore_errors=True)
-        sink = self.layout.create(Directory(part), self.spec)
+        part, what = self.spool / f"{chunk:06d}", f"chunk {chunk}"
+        told = f"{self.location.name}, {what} (positions counted within it)"
+        with writing(self.location, what):
+            shutil.rmtree(part, ignore_errors=True)
+            sink = self.layout.create(Part(part, told), self.spec)
         conversion = stored_conversion(self.spec, sink.info)
         checksum = 0
         try:
@@ -132,23 +153,43 @@ class Job:
             for number, time in zip(numbers, times, strict=True):
                 image = next(images)
                 checksum = crc32c(np.ascontiguousarray(image).data.cast("B"), checksum)
-                sink.append(conversion.apply(image), number, time)
+                with writing(self.location, what):
+                    sink.append(conversion.apply(image), number, time)
         except BaseException:
             with contextlib.suppress(ImgStoreError, OSError):  # the first error counts
                 sink.close()
             raise
-        sink.close()
-        self.layout.take_chunk(self.location, self.spec, part, chunk)
-        shutil.rmtree(part)
+        with writing(self.location, what):
+            sink.close()
+            self.layout.take_chunk(self.location, self.spec, part, chunk)
+            shutil.rmtree(part)
         return DoneChunk(chunk, len(frames), checksum)
 
-    def _images(self, frames: Frames) -> Iterator[NDArray[Any]]:
+    def _images(self, frames: SourceFrames) -> Iterator[NDArray[Any]]:
         source = self.source.source
         for block in in_order(self._read, blocks(source, frames.positions)):
             yield from block
 
     def _read(self, positions: Int64s) -> NDArray[Any]:
         return self.source.source.read(positions, self.window)
+
+
+@contextmanager
+def writing(location: Location, what: str) -> Iterator[None]:
+    """Let an error of the storage name the destination.
+
+    Raises
+    ------
+    RecordingAccessError
+        In place of an OSError that does not say which recording is concerned.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ImgStoreError):
+            raise
+        kept = "what is finished is kept, and the same call goes on after it"
+        raise access_error(location, f"writing {what}", error, kept) from error
 
 
 def stored_conversion(spec: RecordingSpec, stored: RecordingInfo) -> Conversion:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.clock import ClockCorrection
+from imgstore_zarr.conversion_samples import Beside
 from imgstore_zarr.described import NAN
 from imgstore_zarr.errors import FrameNotFoundError, RecordingNotFoundError, UnsupportedFormatError
-from imgstore_zarr.extra import HasSampledData
 from imgstore_zarr.formats import is_recording
 from imgstore_zarr.formats import open as open_recording
 from imgstore_zarr.frames import ConvertedSource, FrameSource, Window
@@ -25,9 +25,6 @@ from imgstore_zarr.pixels import Conversion, is_color
 from imgstore_zarr.plain_video import parts_of_video
 from imgstore_zarr.storage import Directory
 from imgstore_zarr.store import ImgStore
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Record = dict[str, Any]
 
@@ -63,11 +60,7 @@ class Selection:
         FrameNotFoundError
             A position that there is not, or nothing is selected.
         """
-        positions = self._asked_for(len(index), name)
-        if self.time is not None:
-            start, stop = _ends(self.time)
-            times = index.frame_time[positions]
-            positions = positions[(times >= start) & (times < stop)]
+        positions = self._cut(index, name)
         if isinstance(self.stride, bool) or not isinstance(self.stride, int | np.integer):
             raise UnsupportedFormatError(f"stride must be an integer, not {self.stride!r}")
         if self.stride < 1:
@@ -78,6 +71,30 @@ class Selection:
             span = f", with times from {known.min()} to {known.max()}" if len(known) else ""
             raise FrameNotFoundError(f"{name}: no frame is selected; it has {len(index)}{span}")
         return positions
+
+    def _cut(self, index: FrameIndex, name: str) -> Int64s:
+        """The positions, before the stride."""
+        positions = self._asked_for(len(index), name)
+        if self.time is None:
+            return positions
+        start, stop = _ends(self.time)
+        times = index.frame_time[positions]
+        return positions[(times >= start) & (times < stop)]
+
+    def span(self, index: FrameIndex, name: str) -> tuple[float, float] | None:
+        """Return the times (half-open) of what else was recorded then; None where nothing is cut off.
+
+        It goes from the first frame time that is kept up to that which comes after the last one: so what
+        is cut in two is in one of both parts. Where no frame is earlier, or later, there is no end.
+        """
+        times = index.frame_time
+        kept = times[self._cut(index, name)]
+        if np.isfinite(kept).any():
+            first, last = np.nanmin(kept), np.nanmax(kept)
+            start = float(first) if (times < first).any() else -np.inf
+            stop = float(np.min(times, where=times > last, initial=np.inf))
+            return None if np.isinf([start, stop]).all() else (start, stop)
+        return None if len(kept) == len(times) else (np.nan, np.nan)
 
     def _asked_for(self, count: int, name: str) -> Int64s:
         if self.frames is None or isinstance(self.frames, slice):
@@ -180,15 +197,18 @@ class Source:
         Whether images are made gray.
     clocks
         How its times were corrected.
+    skips
+        Whether what cannot be read is left out.
     """
 
     parts: Parts
     decodes: bool = True
     gray: bool = False
     clocks: tuple[ClockCorrection, ...] = ()
+    skips: bool = False
 
     @classmethod
-    def of(cls, source: object, *, gray: bool = False) -> Source:
+    def of(cls, source: object, *, gray: bool = False, skips: bool = False) -> Source:
         """Open what a user gave; a file that is no recording is taken for a video.
 
         Raises
@@ -199,9 +219,9 @@ class Source:
             A file that is no video.
         """
         if isinstance(source, ImgStore):
-            return cls(source.parts, source.decodes, gray, source.clocks)
+            return cls(source.parts, source.decodes, gray, source.clocks, skips)
         try:
-            return cls(open_recording(source).parts, gray=gray)
+            return cls(open_recording(source).parts, gray=gray, skips=skips)
         except RecordingNotFoundError:
             if not isinstance(source, str | os.PathLike):
                 raise
@@ -209,7 +229,7 @@ class Source:
             # The video of a chunk has numbers and times, which are not in it.
             if not path.is_file() or is_recording(Directory(path.absolute().parent)):
                 raise
-            return cls(parts_of_video(path, color=False if gray else None))
+            return cls(parts_of_video(path, color=False if gray else None), skips=skips)
 
     @property
     def name(self) -> str:
@@ -232,8 +252,16 @@ class Source:
             return ConvertedSource(source, Conversion.between(shape, shape[:2], None))
         return source
 
-    def provenance(self, selection: Selection) -> Mapping[str, Any]:
-        """Return where a conversion comes from, for its metadata."""
+    def provenance(self, selection: Selection, damaged: int) -> Mapping[str, Any]:
+        """Return where a conversion comes from, for its metadata.
+
+        Parameters
+        ----------
+        selection
+            What is taken.
+        damaged
+            How many frames of that cannot be read.
+        """
         info = self.parts.info
         facts: dict[str, Any] = {
             "uuid": info.uuid,
@@ -246,6 +274,8 @@ class Source:
             facts["gray"] = True
         if self.clocks:
             facts["clock"] = [repr(clock) for clock in self.clocks]
+        if damaged:
+            facts["damaged_frames"] = damaged
         if PROVENANCE in info.user_metadata:
             facts[PROVENANCE] = info.user_metadata[PROVENANCE]
         return facts
@@ -261,13 +291,10 @@ class Source:
         file = None if facts is None else [facts.st_size, facts.st_mtime_ns]
         return {"source": info.name, "source_uuid": None, "source_file": file}
 
-    def sampled(self) -> Iterator[str]:
-        """Say what was sampled beside the frames, which only this form of recording can hold."""
-        extra = self.parts.extra
-        if isinstance(extra, HasSampledData):
-            for name, source in extra.sampled().datasets.items():
-                rate = f", {source.samplerate:g} Hz" if source.samplerate else ""
-                yield f"{name} ({int(source.lengths.sum())} samples of {len(source.dtypes)}{rate})"
+    @cached_property
+    def beside(self) -> Beside:
+        """What was recorded beside the frames, of which the records are read once."""
+        return Beside.of(self.parts.extra, skip=self.skips)
 
     def records(self, positions: Int64s, target: FrameIndex) -> Iterator[Record]:
         """Iterate over the extra data of some frames, in the order of the destination.
@@ -279,10 +306,10 @@ class Source:
         target
             The index of the destination, of n frames.
         """
-        if self._extra is None:
+        table, at = self.beside.records, self._places
+        if table is None:
             return
         index = self.parts.index
-        table, at = self._extra
         # The last but one is for those before the first frame, the last for those of no frame.
         place = np.full(len(index) + 2, _NOWHERE, np.int64)
         place[-2] = _BEFORE
@@ -307,18 +334,18 @@ class Source:
 
     def records_of_no_frame(self) -> int:
         """How many records there are of frames that are not there."""
-        if self._extra is None:
-            return 0
-        _, at = self._extra
-        return int(np.count_nonzero(at == len(self.parts.index) + 1))
+        return self.records_of(np.array([len(self.parts.index) + 1]))
+
+    def records_of(self, positions: Int64s) -> int:
+        """How many records the frames at some positions have."""
+        return int(np.isin(self._places, positions).sum())
 
     @cached_property
-    def _extra(self) -> tuple[pd.DataFrame, Int64s] | None:
-        """The extra data, read once, and the position of each record; None where there are none."""
-        table = self.parts.extra.read()
-        if table is None or table.empty:
-            return None
-        return table, _positions_of(self.parts.index, table)
+    def _places(self) -> Int64s:
+        """int64 (record,), the position of the frame of each."""
+        table = self.beside.records
+        empty = table is None or table.empty
+        return np.empty(0, np.int64) if empty else _positions_of(self.parts.index, table)
 
 
 def _positions_of(index: FrameIndex, table: Any) -> Int64s:

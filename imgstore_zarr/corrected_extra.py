@@ -49,8 +49,13 @@ class CorrectedExtra:
         """Return the rate in Hz by the recording's own clock; see `ExtraData`."""
         return self.extra.samplerate()
 
+    def datasets(self) -> Mapping[str, SampledSource]:
+        """Return what was sampled; see `HasSampledData`."""
+        found = self.extra.datasets() if isinstance(self.extra, HasSampledData) else {}
+        return {name: _CorrectedSamples(source, self.clock) for name, source in found.items()}
+
     def sampled(self) -> SampledData:
-        """Return where the samples lie; see `HasSampledData`."""
+        """Return this and the records; see `HasSampledData`."""
         if not isinstance(self.extra, HasSampledData):
             return SampledData(self.read(), {})
         found = self.extra.sampled()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import MissingDependencyError
-from imgstore_zarr.frames import FrameSource, HasEntries, Tiled
+from imgstore_zarr.errors import MissingDependencyError, UnsupportedFormatError
+from imgstore_zarr.frames import FrameSource, HasBoundaries, Tiled
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.pixels import is_color
 
@@ -25,9 +25,11 @@ MAX_BLOCKS = 20_000
 
 Chunks = Literal["auto"] | int | Mapping[Any, Any] | None
 
-
 Entries = Callable[[int], "Int64s | None"]
-"""Where in a chunk reading can begin; see `HasEntries`."""
+"""Where in a chunk, counted from 0, reading can begin: places, ascending from 0; None: not known."""
+
+# Chunks of which the packet tables are read only to find good places for blocks.
+_LISTED = 16
 
 # A GOP may make a block so many times as long as it should be.
 _LONGEST = 8
@@ -216,8 +218,24 @@ def looked_up(array: xr.DataArray, by: str) -> xr.DataArray:
 def blocks_of(source: FrameSource, index: FrameIndex, frames: int | None = None) -> tuple[int, ...]:
     """Return the block lengths of a source; see `block_lengths`."""
     frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
-    entries = source.entries if isinstance(source, HasEntries) else None
+    entries = _entries_of(source, index)
     return block_lengths(index, source.preferred_chunks[0], frame_bytes, frames, entries)
+
+
+def _entries_of(source: FrameSource, index: FrameIndex) -> Entries | None:
+    """Where reading can begin, chunk by chunk; None where nobody waits for that, or all is regular."""
+    if not isinstance(source, HasBoundaries) or len(index.chunk_starts) > _LISTED:
+        return None
+    starts, stops = index.chunk_starts.tolist(), index.chunk_stops.tolist()
+
+    def entries(chunk: int) -> Int64s | None:
+        try:
+            known = source.boundaries(starts[chunk], stops[chunk])
+        except (OSError, UnsupportedFormatError):
+            return None  # it is only advice: reading says what is wrong
+        return None if known is None else known - starts[chunk]
+
+    return entries
 
 
 def _dask_chunks(
@@ -257,7 +275,7 @@ def _warn_of_cuts(
     bounds = np.cumsum(blocks[0])[:-1] if of_frames else np.empty(0, np.int64)
     chunks = np.searchsorted(index.chunk_starts, bounds, "right") - 1
     within = bounds - index.chunk_starts[chunks]
-    known = source.entries if isinstance(source, HasEntries) else None
+    known = _entries_of(source, index)
     cut = 0
     for chunk in np.unique(chunks).tolist():
         places, entries = within[chunks == chunk], known(chunk) if known else None

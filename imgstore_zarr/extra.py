@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,6 +18,9 @@ from imgstore_zarr.index import Float64s, Int64s
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Samples of a column.
+_BLOCK = 2**20
 
 EXTRA_DATA_FILE_EXTENSIONS = (".extra.json", ".extra_data.json", ".extra_data.h5")
 """The endings of extra data files in Motif and imgstore recordings."""
@@ -116,8 +120,8 @@ class SampledData:
 class HasSampledData(Protocol):
     """Extra data that may have been sampled at a rate, beside one record after the other."""
 
-    def sampled(self) -> SampledData:
-        """Return where the samples lie; reads none.
+    def datasets(self) -> Mapping[str, SampledSource]:
+        """Return what was sampled, by name; reads no samples.
 
         Raises
         ------
@@ -127,6 +131,26 @@ class HasSampledData(Protocol):
             What was sampled is not the same in two chunks, which the message names.
         """
         ...
+
+    def sampled(self) -> SampledData:
+        """Return this and the records, which are read where there is no other way.
+
+        Raises
+        ------
+        CorruptChunkError
+            Naming recording, chunk and file.
+        InvalidMetadataError
+            What was sampled is not the same in two chunks, which the message names.
+        """
+        ...
+
+
+def sample_blocks(source: SampledSource) -> Iterator[tuple[int, int]]:
+    """Iterate over ranges of rows that are good to read at once: none is of two chunks, or long."""
+    ends = np.cumsum(source.lengths).tolist()
+    for start, end in itertools.pairwise([0, *ends]):
+        for low in range(start, end, _BLOCK):
+            yield low, min(low + _BLOCK, end)
 
 
 class RecordEncoder(json.JSONEncoder):

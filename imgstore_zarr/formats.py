@@ -25,7 +25,15 @@ from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import CONVERSION, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.report import Report, inspected_report
-from imgstore_zarr.storage import METADATA_FILES, Directory, Location, access_error, locate
+from imgstore_zarr.storage import (
+    METADATA_FILES,
+    Directory,
+    Location,
+    access_error,
+    is_far,
+    locate,
+    recollecting,
+)
 from imgstore_zarr.store import ImgStore
 from imgstore_zarr.writer import ImgStoreWriter
 
@@ -73,6 +81,7 @@ def find_layout(location: Location) -> Layout:
     RecordingAccessError
         The location cannot be read.
     """
+    _check_access(location)
     for layout in layouts():
         if layout.recognises(location):
             return layout
@@ -91,6 +100,16 @@ def find_layout(location: Location) -> Layout:
         f"{location.name} is no recording: looked for {' and '.join(METADATA_FILES)} of the "
         f"layouts {names}{_advice(location)}"
     )
+
+
+def _check_access(location: Location) -> None:
+    """Raise why a place elsewhere cannot be read, which layouts only take for no recording."""
+    if not is_far(location):
+        return
+    try:
+        location.exists(METADATA_FILES[1])
+    except OSError as error:
+        raise access_error(location, "reading", error) from error
 
 
 # A shard lies this deep in a recording of colour: image/c/0/0/0/0.
@@ -135,17 +154,25 @@ def _advice(location: Location) -> str:
     )
 
 
-def open(location: object, *, index: FrameIndex | None = None) -> ImgStore:
+def open(
+    location: object,
+    *,
+    index: FrameIndex | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ImgStore:
     """Open a recording for reading; nothing is written to it.
 
     Parameters
     ----------
     location
-        A path, a ``metadata.yaml`` or ``zarr.json`` inside a recording, a ``file://`` URL, or any
-        ``zarr.abc.store.Store``.
+        A path, a URL (``s3://``, ``gs://``, ``az://``, ``https://``, ``file://``, ``memory://``), a
+        ``metadata.yaml`` or ``zarr.json`` inside a recording, an obstore store, any
+        ``zarr.abc.store.Store``, or a ``upath.UPath``.
     index
         The recording's index, from another `ImgStore` of it or from `load_index`; by default it is
         read from the recording.
+    storage_options
+        Of a URL of object storage: credentials, endpoint and the like; see the page on object storage.
 
     Returns
     -------
@@ -163,15 +190,23 @@ def open(location: object, *, index: FrameIndex | None = None) -> ImgStore:
     RecordingAccessError
         It cannot be read.
     """
-    return open_as(ImgStore, location, index)
+    return open_as(ImgStore, location, index, storage_options)
 
 
-def open_as(kind: type[_Store], location: object, index: FrameIndex | None) -> _Store:
+def open_as(
+    kind: type[_Store],
+    location: object,
+    index: FrameIndex | None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> _Store:
     """Open a recording as a kind of `ImgStore`; see `open`."""
     if index is not None and not isinstance(index, FrameIndex):
         raise TypeError(f"index must be a FrameIndex, not {type(index).__name__}")
-    place = locate(location)
-    return kind(place, find_layout(place), index)
+    place = locate(location, storage_options)
+    with recollecting() as recollection:
+        layout = find_layout(place)
+        recollection.recognised()
+        return kind(place, layout, index)
 
 
 def create(
@@ -186,6 +221,8 @@ def create(
     encoding: str | None = None,
     inner_chunks: tuple[int, ...] | None = None,
     durable: bool = False,
+    spool: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ImgStoreWriter:
     """Begin a recording, or go on with one.
@@ -193,8 +230,7 @@ def create(
     Parameters
     ----------
     location
-        Where: a path, a ``file://`` URL, or any ``zarr.abc.store.Store``. Directories above it are
-        made.
+        Where: see `open`. Directories above it are made.
     format
         ``codec/container`` (``zstd/zarr``, ``avc1/mp4``, ...) or a name of imgstore (``npy``,
         ``png``, ...); `get_supported_formats` lists them.
@@ -220,6 +256,11 @@ def create(
         frame.
     durable
         Zarr formats: what is flushed also survives power loss.
+    spool
+        For places that are no directories: a folder of this machine, with room, in which the recording
+        grows until it is uploaded; by default one in the user's cache.
+    storage_options
+        Of a URL of object storage; see `open`.
     **options
         What only one format understands; see the page on formats.
 
@@ -251,11 +292,21 @@ def create(
         encoding=encoding,
         inner_chunks=inner_chunks,
         durable=durable,
+        spool=spool,
         **options,
     )
-    place = locate(location)
+    place = locate(location, storage_options)
+    refuse_spool(place, spec)
     _refuse_conversion(place)
     return ImgStoreWriter(place, layout, spec, append=_is_to_append(place, layout, mode))
+
+
+def refuse_spool(location: Location, spec: RecordingSpec) -> None:
+    """Refuse a spool where none is needed."""
+    if spec.spool is not None and not is_far(location):
+        raise UnsupportedFormatError(
+            f"{location.name} is a directory, in which a recording grows itself; leave spool out"
+        )
 
 
 def _refuse_conversion(location: Location) -> None:
@@ -309,6 +360,7 @@ def planned(
     encoding: str | None = None,
     inner_chunks: tuple[int, ...] | None = None,
     durable: bool = False,
+    spool: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> tuple[Layout, RecordingSpec]:
     """Return the layout and the spec that the arguments of `create` ask for."""
@@ -323,17 +375,20 @@ def planned(
         metadata=metadata,
         inner_chunks=inner_chunks,
         durable=durable,
+        spool=spool,
         options=options,
     )
 
 
-def repair(location: object) -> Report:
+def repair(location: object, *, storage_options: Mapping[str, Any] | None = None) -> Report:
     """Bring back what an interrupted writer left.
 
     Parameters
     ----------
     location
         A recording.
+    storage_options
+        Of a URL of object storage; see `open`.
 
     Returns
     -------
@@ -346,7 +401,7 @@ def repair(location: object) -> Report:
     RecordingLockedError
         A writer is at work on it.
     """
-    place = locate(location)
+    place = locate(location, storage_options)
     layout = find_layout(place)
     try:
         lost = layout.repair(place) if isinstance(layout, Repairs) else ()

@@ -91,21 +91,25 @@ class FrameSource(Protocol):
 
 
 @runtime_checkable
-class HasEntries(Protocol):
-    """A source of which not every frame can be read without others before it, nor at regular ones."""
+class HasBoundaries(Protocol):
+    """A source of which frames are decoded together that need not be as many everywhere."""
 
-    def entries(self, chunk: int) -> Int64s | None:
-        """Return where in a chunk reading can begin without reading what comes before.
+    def boundaries(self, start: int = 0, stop: int | None = None) -> Int64s | None:
+        """Return where reading can begin, see `Frames.boundaries`; None: at every preferred chunk."""
+        ...
 
-        Parameters
-        ----------
-        chunk
-            Counted from 0, whatever its number on storage.
+
+@runtime_checkable
+class Rests(Protocol):
+    """A source that keeps much in memory from one read to the next."""
+
+    def rest(self) -> int:
+        """Keep only what is needed to read on.
 
         Returns
         -------
-        ndarray or None
-            int64, places in the chunk, ascending from 0; None where they are regular, or not known.
+        int
+            About how much memory that takes, in bytes.
         """
         ...
 
@@ -230,9 +234,14 @@ class ConvertedSource:
                 out[j] = self._conversion.apply(image)[cut]
         return out
 
-    def entries(self, chunk: int) -> Int64s | None:
-        """Return those of the stored frames; see `HasEntries`."""
-        return self._source.entries(chunk) if isinstance(self._source, HasEntries) else None
+    def boundaries(self, start: int = 0, stop: int | None = None) -> Int64s | None:
+        """Return those of the stored frames; see `HasBoundaries`."""
+        source = self._source
+        return source.boundaries(start, stop) if isinstance(source, HasBoundaries) else None
+
+    def rest(self) -> int:
+        """Let the stored frames rest; see `Rests`."""
+        return self._source.rest() if isinstance(self._source, Rests) else 0
 
     def close(self) -> None:
         """Release the handles of the stored frames."""
@@ -282,6 +291,43 @@ class Frames:
     def nbytes(self) -> int:
         """Size of all frames in memory, in bytes."""
         return self.size * self.dtype.itemsize
+
+    def boundaries(self, start: int = 0, stop: int | None = None) -> Int64s:
+        """Return where reading can begin without reading, or decoding, what lies before.
+
+        What lies from one boundary to the next is best read together: a GOP of video, a shard of the
+        Zarr layout, an image of a directory or of MJPEG. Blocks, batches and parts of work are well
+        cut there. Any frame can be read all the same, from wherever it lies.
+
+        Parameters
+        ----------
+        start, stop
+            The positions to look at, as a half-open range with the meaning that a slice has. Of video
+            every file in it is opened, which takes some milliseconds each.
+
+        Returns
+        -------
+        ndarray
+            int64 (boundary,), positions, ascending, ``start <= position < stop``. Position 0 is one
+            wherever there are frames.
+
+        Raises
+        ------
+        ChunkMissingError, CorruptChunkError
+            A video file in the range that is not there, or damaged at its start.
+
+        Examples
+        --------
+        >>> store.frames.boundaries(0, 100)  # doctest: +SKIP
+        array([ 0, 25, 50, 75])
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        if isinstance(self._source, HasBoundaries):
+            known = self._source.boundaries(start, stop)
+            if known is not None:
+                return known
+        unit = self._source.preferred_chunks[0]
+        return np.arange(-(-start // unit) * unit, stop, unit, dtype=np.int64)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from imgstore_zarr.extra import ExtraData
+from imgstore_zarr.extra import ExtraData, SampledSource
 from imgstore_zarr.frames import FrameSink, FrameSource
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
@@ -196,12 +196,36 @@ CONVERSION = ".conversion"
 """The folder in a recording to which another one is being converted, or was before an interruption."""
 
 
+@dataclass(frozen=True)
+class Holds:
+    """What recordings of a layout can hold of those that they are made of (`convert`).
+
+    Attributes
+    ----------
+    encoded
+        Whether images may stay in their encoding, to be decoded when they are read.
+    only_json
+        Whether metadata that JSON cannot hold become text.
+    sample_dtypes
+        Names of the dtypes that samples can have; empty where there is no place for samples.
+    """
+
+    encoded: bool = True
+    only_json: bool = False
+    sample_dtypes: frozenset[str] = frozenset()
+
+
 @runtime_checkable
 class JoinsChunks(Protocol):
     """A layout that can put a recording together from chunks that were written apart (`convert`).
 
     Each chunk comes as a recording of its own, with the same spec; its frames are those of one chunk.
     """
+
+    @property
+    def holds(self) -> Holds:
+        """What recordings can hold."""
+        ...
 
     def refuse_existing(self, location: Location) -> None:
         """Raise RecordingExistsError where there is a recording, or what would become part of one."""
@@ -222,6 +246,7 @@ class JoinsChunks(Protocol):
         head: Path,
         index: FrameIndex,
         records: Callable[[], Iterable[dict[str, Any]]],
+        datasets: Mapping[str, SampledSource],
     ) -> None:
         """Make a recording of the chunks that were taken; can be done again.
 
@@ -235,6 +260,8 @@ class JoinsChunks(Protocol):
             Its frames.
         records
             Gives its extra data, from the first record, each time it is called.
+        datasets
+            What was sampled beside its frames, by name, as far as the layout `holds` it.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -15,9 +16,10 @@ from imgstore_zarr.errors import (
     ImgStoreError,
     InvalidMetadataError,
 )
+from imgstore_zarr.extra import HasSampledData, sample_blocks
 from imgstore_zarr.formats import find_layout
-from imgstore_zarr.frames import FrameSource
-from imgstore_zarr.index import FrameIndex
+from imgstore_zarr.frames import FrameSource, Window
+from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.layouts import FindsLeftOvers, Layout, Parts, Problem
 from imgstore_zarr.report import Report, damaged_report, inspected_report, with_problems
 from imgstore_zarr.storage import Location, locate
@@ -29,6 +31,7 @@ MAX_PROBLEMS = 1000
 """Ranges of damaged frames that are told of one by one."""
 
 Progress = Callable[[int, int], None]
+_Read = Callable[[int, int], object]
 
 
 def verify(location: object, *, quick: bool = False, progress: Progress | None = None) -> Report:
@@ -88,6 +91,29 @@ def _damaged_extra(parts: Parts) -> Iterator[Problem]:
         parts.extra.read()
     except ImgStoreError as error:
         yield Problem("extra-data-damaged", str(error))
+    if isinstance(parts.extra, HasSampledData):
+        yield from _damaged_samples(parts.extra)
+
+
+def _damaged_samples(extra: HasSampledData) -> Iterator[Problem]:
+    """Read every sample; the first damage of each column is told."""
+    try:
+        datasets = extra.datasets().values()
+    except ImgStoreError as error:
+        yield Problem("extra-data-damaged", str(error))
+        return
+    for source in datasets:
+        reads: list[_Read] = [partial(source.read, column) for column in source.dtypes]
+        for read in [*reads, source.times] if source.timed else reads:
+            try:
+                for _ in in_order(partial(_read_samples, read), sample_blocks(source)):
+                    pass
+            except ImgStoreError as error:
+                yield Problem("extra-data-damaged", str(error))
+
+
+def _read_samples(read: _Read, bounds: tuple[int, int]) -> None:
+    read(*bounds)
 
 
 def _damaged_frames(
@@ -160,18 +186,28 @@ def _read_all(name: str, parts: Parts, gone: set[int | None]) -> Iterator[_Block
     """Read all blocks, several at once, and give them back in their order."""
 
     def read(block: _Block) -> _Block:
-        return replace(block, damage=tuple(_damage(name, parts.frames, block)))
+        found = unreadable_frames(parts.frames, np.arange(block.start, block.stop))
+        reasons = ((position, str(error).removeprefix(f"{name}: ")) for position, error in found)
+        return replace(block, damage=tuple(reasons))
 
     return in_order(read, _blocks(parts.frames, parts.index, gone))
 
 
-def _damage(name: str, frames: FrameSource, block: _Block) -> Iterator[tuple[int, str]]:
-    positions = np.arange(block.start, block.stop)
+def unreadable_frames(
+    frames: FrameSource, positions: Int64s, window: Window | None = None
+) -> Iterator[tuple[int, ImgStoreError]]:
+    """Read frames at once, and one by one where that fails; iterate over those that cannot be read.
+
+    Parameters
+    ----------
+    frames, positions, window
+        See `FrameSource.read`.
+    """
     try:
-        frames.read(positions)
+        frames.read(positions, window)
     except ImgStoreError:
         for position in positions.tolist():
             try:
-                frames.read(np.array([position]))
+                frames.read(np.array([position]), window)
             except ImgStoreError as error:
-                yield position, str(error).removeprefix(f"{name}: ")
+                yield position, error

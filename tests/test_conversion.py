@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr import ConversionReport, convert
 from imgstore_zarr.comparison import compare
-from imgstore_zarr.conversion_job import Frames, Job
+from imgstore_zarr.conversion_job import Job, SourceFrames
 from imgstore_zarr.conversion_source import Source
 from imgstore_zarr.native.layout import ZarrLayout
 from imgstore_zarr.shared_sources import SharedSource
@@ -295,23 +295,6 @@ def test_records_of_frames_that_are_not_there(tmp_path: Path) -> None:
     assert left_out in str(report)
 
 
-def test_sampled_data_are_told_to_be_left_out(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    source = recorded(tmp_path / "source", "h264/mkv", chunksize=COUNT)
-    for file in source.glob("*.extra.json"):
-        file.unlink()
-    with h5py.File(source / "000000.extra_data.h5", "w") as file:
-        file.attrs["datasets"] = "audio"
-        kinds = [("frame_number", "i8"), ("frame_time", "f8"), ("frame_index", "i8")]
-        camera = np.array([*zip(NUMBERS, TIMES, range(COUNT), strict=True)], kinds)
-        file["camera"], file["sample_delay"] = camera, np.zeros(COUNT)
-        file["audio"] = np.zeros((2, 3000))
-        file["audio"].attrs.update(column_names="left,right", samplerate=480.0)
-    with pytest.warns(UserWarning, match="audio"):
-        report = convert(source, tmp_path / "copy", "zstd/zarr")
-    assert report.left_out == ("audio (3000 samples of 2, 480 Hz)",)
-
-
 def test_metadata_that_json_cannot_hold(tmp_path: Path) -> None:
     metadata = {1: "one", "limit": float("inf"), "deep": [{2.5: None}], "day": dt.date(2026, 1, 2)}
     source = recorded(tmp_path / "source", "png/dir", metadata=metadata)
@@ -551,7 +534,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reached, go_on = recorded(tmp_path / "source"), threading.Event(), threading.Event()
     write = Job.write
 
-    def slow(self: Job, frames: Frames) -> Any:
+    def slow(self: Job, frames: SourceFrames) -> Any:
         reached.set()
         assert go_on.wait(60)
         return write(self, frames)
@@ -692,13 +675,13 @@ def silent(done: int, total: int) -> None:
 
 def test_comparing_finds_what_differs(tmp_path: Path) -> None:
     source, stack = Source.of(recorded(tmp_path / "source")), images()
-    wanted = Frames(0, np.arange(COUNT), np.array(NUMBERS), np.array(TIMES))
+    wanted = SourceFrames(0, np.arange(COUNT), np.array(NUMBERS), np.array(TIMES))
     assert compare(locate(tmp_path / "source"), source, wanted, None, silent) is None
     stack[33, 4, 5] ^= 1
     recorded(tmp_path / "other", stack=stack)
     with pytest.raises(imgstore_zarr.CorruptChunkError, match=r"position 33 \(number 140\)"):
         compare(locate(tmp_path / "other"), source, wanted, None, silent)
-    fewer = Frames(0, np.arange(COUNT - 1), np.array(NUMBERS[1:]), np.array(TIMES[1:]))
+    fewer = SourceFrames(0, np.arange(COUNT - 1), np.array(NUMBERS[1:]), np.array(TIMES[1:]))
     with pytest.raises(imgstore_zarr.CorruptChunkError, match="frame_numbers are not those"):
         compare(locate(tmp_path / "source"), source, fewer, None, silent)
 

@@ -468,8 +468,11 @@ def test_samples_of_a_week_fill_no_memory() -> None:
         def samplerate(self) -> float | None:
             return None
 
+        def datasets(self) -> dict[str, Week]:
+            return {"audio": Week()}
+
         def sampled(self) -> SampledData:
-            return SampledData(Week(), {"audio": Week()})
+            return SampledData(Week(), self.datasets())
 
     assert isinstance(Extra(), HasSampledData)
     tree = to_datatree(gray()[1], Extra())

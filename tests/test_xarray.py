@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr import FrameIndex, FrameNotFoundError, shared_sources
 from imgstore_zarr.dataarray import to_dataarray
+from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.video import VideoFile
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.xarray_engine import ImgStoreBackend
@@ -254,6 +256,108 @@ def test_few_recordings_stay_open(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.values, images())
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def opened_in_turn(
+    path: Path, monkeypatch: pytest.MonkeyPatch, count: int, rounds: int = 3
+) -> tuple[list[str], int]:
+    """Read as many recordings in turn; how often each was opened, and the most files open at a time."""
+    opened: list[str] = []
+    files = 0
+    if (path / "zarr.json").exists():
+        open_shard = ZarrFrames._open_shard
+
+        def counting_open_shard(self: ZarrFrames, chunk: int, position: int) -> Any:
+            opened.append(f"{id(self)} {chunk}")
+            return open_shard(self, chunk, position)
+
+        monkeypatch.setattr(ZarrFrames, "_open_shard", counting_open_shard)
+    else:
+        open_video = Decoder.__init__
+
+        def counting_open_video(self: Decoder, *arguments: Any) -> None:
+            # Again with a packet table: another lane of a file that is open.
+            opened.extend(["video"] if arguments[2] is None else [])
+            open_video(self, *arguments)
+
+        monkeypatch.setattr(Decoder, "__init__", counting_open_video)
+    store = imgstore_zarr.open(path)
+    expected = store.frames[3]
+    sent = [pickle.dumps(store.to_xarray()) for _ in range(count)]
+    store.close()
+    opened.clear()
+    before = open_files()
+    for _ in range(rounds):
+        for pickled in sent:
+            np.testing.assert_array_equal(pickle.loads(pickled)[3].values, expected)
+            files = max(files, open_files() - before)
+    return opened, files
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("format", ["zstd/zarr", "avc1/mp4"])
+def test_many_recordings_in_turn_are_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    opened, files = opened_in_turn(recorded(tmp_path / "r", format), monkeypatch, 20)
+    assert len(opened) == 20
+    assert files <= 20 * (1 if format == "zstd/zarr" else 2)
+    assert len(shared_sources._kept) == 20
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_no_more_stays_open_than_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_sources, "KEPT_BYTES", 7 * 2**20)
+    opened, files = opened_in_turn(recorded(tmp_path / "r", "avc1/mp4"), monkeypatch, 10, 1)
+    assert len(opened) == 10
+    # Two MiB and a bit for each that rests.
+    assert len(shared_sources._kept) == 4
+    assert files <= 2 * 5
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_no_more_stays_open_than_files_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = open_files()
+    monkeypatch.setattr(shared_sources, "FILES_SHARE", (used + 6) / limit)
+    opened, files = opened_in_turn(recorded(tmp_path / "r"), monkeypatch, 20)
+    assert 1 < len(shared_sources._kept) < 9
+    assert files < 9
+    assert len(opened) == 3 * 20
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_who_reads_again_after_it_was_closed_is_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_sources, "KEPT", 2)
+    array = imgstore_zarr.open(recorded(tmp_path / "r")).to_xarray
+    sent = [pickle.dumps(array()) for _ in range(3)]
+    copies = [pickle.loads(pickled) for pickled in sent]
+    assert len(shared_sources._kept) == 2
+    for copy in copies:
+        assert copy[3, 2, 1] == images()[3, 2, 1]
+    assert len(shared_sources._kept) == 2
+    closed = copies[0][3, 2, 1]
+    _, before = shared_sources._kept.values()
+    np.testing.assert_array_equal(closed.values, images()[3, 2, 1])
+    behind, first = shared_sources._kept.values()
+    assert behind is before
+    # What was closed is still the one source of its name.
+    np.testing.assert_array_equal(copies[1].values, images())
+    np.testing.assert_array_equal(copies[2].values, images())
+    assert first not in shared_sources._kept.values()
+    again = pickle.loads(sent[0])
+    assert list(shared_sources._kept.values())[-1] is first
+    np.testing.assert_array_equal(again.values, images())
+
+
 @pytest.mark.parametrize("chunks", ["auto", 17, {"frame": 30, "y": -1}])
 def test_each_gop_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: Any
@@ -294,7 +398,7 @@ def test_blocks_of_irregular_gops(
         array = to_dataarray(video, index, attributes={}, chunks=60)
         assert array.chunks is not None
         bounds = np.cumsum(array.chunks[0])[:-1]
-        assert {*bounds.tolist()} <= {*video.entries().tolist()}
+        assert {*bounds.tolist()} <= {*video.boundaries().tolist()}
         assert len(bounds) >= 3
         monkeypatch.setattr(Decoder, "_send", counting_send)
         with dask.config.set(scheduler="sync"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -132,6 +132,10 @@ def convert(
             help="Of the format, as crf=20; may be repeated.",
         ),
     ] = None,
+    damaged: Annotated[
+        Literal["raise", "skip"],
+        typer.Option(help="What to do with frames that cannot be read: leave them out by skip."),
+    ] = "raise",
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every frame with the source afterwards.")
     ] = False,
@@ -160,10 +164,35 @@ def convert(
         gray=gray,
         options=option or [],
         chunksize=chunksize,
+        damaged=damaged,
         verify=verify,
         scheduler=scheduler,
         as_json=json,
     )
+
+
+@app.command()
+def view(
+    recordings: Annotated[
+        list[str], typer.Argument(metavar="LOCATION...", help="Recordings, side by side.")
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Listen on this port; 0 is any that is free.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+) -> None:
+    """Look at recordings in a browser, side by side if there are several.
+
+    A page on this machine alone, at an address that is printed and hard to guess. Nothing is written to
+    the recordings. Ends by q in the page, or by Ctrl-C. Example:
+
+    imgstore-zarr view left.zarr right.zarr
+    """
+    from imgstore_zarr.cli.view import run_view
+
+    run_view(recordings, port=port, browser=browser)
 
 
 @app.command()
@@ -189,11 +218,39 @@ def demo(
     run_demo(directory, frames, size)
 
 
+@app.command()
+def serve(
+    locations: Annotated[
+        list[str], typer.Argument(metavar="LOCATION...", help="Recordings of any kind.")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; by default only this machine can connect.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="By default one that is free.")] = 0,
+) -> None:
+    """Publish recordings over HTTP as Zarr groups.
+
+    Prints the address of each, which is a secret, on a line of its own. Whoever knows it can read with
+    zarrita.js, Neuroglancer, xarray.open_zarr, and nobody can write. Ends with Ctrl-C. Needs the extra
+    viewer. Example:
+
+    imgstore-zarr serve old-recording s3://bucket/new.zarr
+    """
+    from imgstore_zarr.cli.serve import run_serve
+
+    run_serve(locations, host, port)
+
+
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and exit code 1."""
+    """Run the command line."""
+    run(app)
+
+
+def run(commands: typer.Typer) -> None:
+    """Run commands; an expected error is one line on stderr and exit code 1."""
     settings = Settings()
     try:
-        app(obj=settings)
+        commands(obj=settings)
     except (ImgStoreError, OSError) as error:
         if settings.debug:
             raise

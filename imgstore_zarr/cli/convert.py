@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ def run_convert(
     frames: str | None,
     time: str | None,
     roi: str | None,
+    damaged: Literal["raise", "skip"],
     scheduler: str | None,
     as_json: bool,
     options: list[str],
@@ -43,6 +44,8 @@ def run_convert(
         See `imgstore_zarr.convert`.
     frames, time, roi
         ``START:STOP``, ``START:STOP`` in seconds, and ``TOP:BOTTOM,LEFT:RIGHT``.
+    damaged
+        See `imgstore_zarr.convert`.
     scheduler
         The address of a dask scheduler.
     as_json
@@ -60,10 +63,11 @@ def run_convert(
         "time": bounds,
         "roi": _rectangle(roi) if roi else None,
     }
+    phases = ["looking for damage"] if damaged == "skip" else []
     try:
         with (
             _client(scheduler) as client,
-            progress_of_frames("converting", "verifying") as progress,
+            progress_of_frames(*phases, "converting", "verifying") as progress,
         ):
             report = imgstore_zarr.convert(
                 source,
@@ -71,6 +75,7 @@ def run_convert(
                 format,
                 client=client,
                 progress=progress,
+                damaged=damaged,
                 **selection,
                 **more,
                 **dict(_option(text) for text in options),

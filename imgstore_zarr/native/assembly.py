@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from imgstore_zarr.extra import SampledSource
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.extra_columns import write_extra
 from imgstore_zarr.native.metadata import ZarrRecording
-from imgstore_zarr.native.open_chunk import move, sync_parents
+from imgstore_zarr.native.open_chunk import sync_parents
+from imgstore_zarr.native.sampled_columns import write_sampled
+from imgstore_zarr.native.uploads import put_file
 from imgstore_zarr.native.writer import signpost
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Directory, Location
 
 
 def has_chunk(location: Location, chunk: int) -> bool:
@@ -27,12 +31,16 @@ def take_chunk(
     """Move the only shard of a part to its key."""
     geometry = recording.geometry
     shard, key = part / geometry.key(0), geometry.key(chunk)
+    if location.path is None:
+        put_file(location, key, shard)
+        return
+    directory = Directory(location.path)
     if durable:
         with shard.open("rb") as file:
             os.fsync(file.fileno())
-    move(shard, location, key)
+    directory.take(key, shard)
     if durable:
-        sync_parents(location, key)
+        sync_parents(directory, key)
 
 
 def finish(
@@ -40,6 +48,7 @@ def finish(
     recording: ZarrRecording,
     index: FrameIndex,
     records: Callable[[], Iterable[dict[str, Any]]],
+    datasets: Mapping[str, SampledSource],
     *,
     durable: bool,
 ) -> None:
@@ -50,6 +59,7 @@ def finish(
         column.extend(values[name])
         column.write()
     extra = write_extra(location, records, durable=durable)
+    recording = replace(recording, sampled=write_sampled(location, datasets, durable=durable))
     location.write("metadata.yaml", signpost(recording), durable=durable)
     for key, document in recording.documents(len(index), extra).items():
         location.write(key, document, durable=durable)

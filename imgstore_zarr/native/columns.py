@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from imgstore_zarr.native.codecs import (
 from imgstore_zarr.native.metadata import (
     COLUMN_CHUNK,
 )
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location, RequestError, access_error, each, is_far
 
-# More than this many requests at once gain nothing, on disk or in object storage.
+# More than this many at once gain nothing on a disk.
 _CONCURRENT_READS = 16
 
 
@@ -106,7 +108,7 @@ class ColumnWriter:
         """Write the last chunk, where it has changed. Until the shape is committed nobody looks."""
         if self._written == self._count:
             return
-        key = _chunk_key(self._name, (self._count - 1) // len(self._tail), self._tail.ndim)
+        key = chunk_key(self._name, (self._count - 1) // len(self._tail), self._tail.ndim)
         self._location.write(key, encode_column(self._tail), durable=self._durable)
         self._written = self._count
 
@@ -116,7 +118,8 @@ def chunk_length(row: tuple[int, ...]) -> int:
     return max(1, COLUMN_CHUNK // max(1, math.prod(row)))
 
 
-def _chunk_key(name: str, chunk: int, ndim: int) -> str:
+def chunk_key(name: str, chunk: int, ndim: int = 1) -> str:
+    """Return the key of a chunk of a column."""
     return f"{name}/c/{chunk}" + "/0" * (ndim - 1)
 
 
@@ -128,6 +131,7 @@ def read_column(
     row: tuple[int, ...] = (),
     *,
     start: int = 0,
+    length: int | None = None,
 ) -> NDArray[Any]:
     """Read a column.
 
@@ -145,6 +149,8 @@ def read_column(
         Shape of one value.
     start
         The first value to read, where a chunk begins.
+    length
+        Values in a chunk; None is `chunk_length`.
 
     Returns
     -------
@@ -156,37 +162,90 @@ def read_column(
     ChunkMissingError, CorruptChunkError
         Naming the recording, the array and the chunk.
     """
-    column = np.empty((count - start, *row), dtype)
-    length = chunk_length(row)
+    column = _Column(
+        location, name, np.empty((count - start, *row), dtype), start, length or chunk_length(row)
+    )
+    _read_chunks(location, [(column, chunk) for chunk in column.chunks])
+    return column.native
 
-    def read(chunk: int) -> None:
-        key = _chunk_key(name, chunk, 1 + len(row))
-        position = chunk * length
+
+def read_columns(
+    location: Location, dtypes: Mapping[str, np.dtype[Any]], count: int
+) -> list[NDArray[Any]]:
+    """Read columns of one length from their beginning, all at once; see `read_column`.
+
+    Parameters
+    ----------
+    location
+        The recording.
+    dtypes
+        Per path of an array in the recording the dtype of its values, little endian.
+    count
+        The length of each.
+    """
+    columns = [
+        _Column(location, name, np.empty(count, dtype), 0, chunk_length(()))
+        for name, dtype in dtypes.items()
+    ]
+    _read_chunks(location, [(column, chunk) for column in columns for chunk in column.chunks])
+    return [column.native for column in columns]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column that is being read, from a chunk on."""
+
+    location: Location
+    name: str
+    values: NDArray[Any]
+    start: int
+    length: int
+
+    @property
+    def chunks(self) -> range:
+        stop = self.start + len(self.values)
+        return range(self.start // self.length, -(-stop // self.length))
+
+    @property
+    def native(self) -> NDArray[Any]:
+        """The values in native byte order."""
+        return self.values.astype(self.values.dtype.newbyteorder("="), copy=False)
+
+    def read(self, chunk: int) -> None:
+        key = chunk_key(self.name, chunk, self.values.ndim)
+        position = chunk * self.length
+        what = f"{key}, which holds {self.name} from position {position} on,"
         try:
-            part = column[position - start : position - start + length]
-            values = part if len(part) == length else np.empty((length, *row), dtype)
-            decode_column(location.read(key), values)
-            if values is not part:
+            begin = position - self.start
+            part = self.values[begin : begin + self.length]
+            whole = len(part) == self.length
+            values = part if whole else np.empty((self.length, *part.shape[1:]), part.dtype)
+            decode_column(self.location.read(key), values)
+            if not whole:
                 part[...] = values[: len(part)]
         except FileNotFoundError as error:
             raise ChunkMissingError(
-                f"{location.name}: {key} is missing, which holds {name} from position {position} on; "
-                "restore it from a backup"
+                f"{self.location.name}: {what} is missing; restore it from a backup"
             ) from error
-        except PermissionError as error:
-            raise access_error(location, f"reading {key}", error) from error
+        except (PermissionError, RequestError) as error:
+            raise access_error(self.location, f"reading {key}", error) from error
         except (DecodeError, OSError) as error:
             raise CorruptChunkError(
-                f"{location.name}: {key}, which holds {name} from position {position} on, is damaged "
-                f"({error}); restore it from a backup"
+                f"{self.location.name}: {what} is damaged ({error}); restore it from a backup"
             ) from error
 
-    chunks = range(start // length, -(-count // length))
+
+def _read_chunks(location: Location, chunks: list[tuple[_Column, int]]) -> None:
+    def read(one: tuple[_Column, int]) -> None:
+        column, chunk = one
+        column.read(chunk)
+
     if len(chunks) <= 1:
-        for chunk in chunks:
-            read(chunk)
+        for one in chunks:
+            read(one)
+    elif is_far(location):
+        each(read, chunks)
     else:
         with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
             for _ in pool.map(read, chunks):
                 pass
-    return column.astype(dtype.newbyteorder("="), copy=False)

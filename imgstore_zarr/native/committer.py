@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.columns import ColumnWriter
-from imgstore_zarr.native.metadata import ATTRIBUTE, GENERATION, ZarrRecording
+from imgstore_zarr.native.metadata import ATTRIBUTE, GENERATION, SAMPLED, ZarrRecording
 from imgstore_zarr.native.open_chunk import INFLIGHT, OpenChunk
 from imgstore_zarr.native.pipeline import Encoded, Group
 from imgstore_zarr.native.reader import ZarrFrames
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Directory
 
 EMPTIED = "emptied-"
 """What folders are called in which a writer puts what is thrown away, until it is deleted."""
@@ -53,7 +53,7 @@ class Committer:
     """
 
     def __init__(
-        self, location: Location, recording: ZarrRecording, spool: Path, *, durable: bool
+        self, location: Directory, recording: ZarrRecording, spool: Path, *, durable: bool
     ) -> None:
         self._location = location
         self._recording = recording
@@ -176,8 +176,7 @@ class Committer:
     def drop_extra(self) -> None:
         """Remove the columns of the extra data; their records are in the log again."""
         self._commit_without_extra(self._committed, self._recording)
-        if can_delete(self._location):
-            self._location.delete("extra")
+        self._location.delete("extra")
 
     def _commit_without_extra(self, count: int, recording: ZarrRecording) -> None:
         before = self.extra, self._recording
@@ -206,20 +205,20 @@ class Committer:
             Keys that belong to nothing any more, and are to be deleted before anything is added.
         """
         # First the commit record: from then on nobody looks at what is deleted.
-        self._commit_without_extra(0, self._recording.emptied())
+        self._commit_without_extra(0, replace(self._recording.emptied(), sampled={}))
         chunk = self._chunk
         self._begin()
         self._committed = 0
         if chunk is not None:
             with contextlib.suppress(OSError):  # its journal says that it belongs to nothing
                 chunk.discard()
-        return self._moved_aside(["image/c", "extra", *(f"{name}/c" for name in self._columns)])
+        return self._moved_aside(
+            ["image/c", "extra", SAMPLED, *(f"{name}/c" for name in self._columns)]
+        )
 
     def _moved_aside(self, keys: list[str]) -> list[str]:
         """Move trees into the spool, which is quick, and is left there by nobody; return their keys."""
-        root = self._location.path
-        if root is None:
-            return keys
+        root = self._location.root
         left = []
         try:
             aside = Path(tempfile.mkdtemp(dir=self._spool, prefix=EMPTIED))

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,15 +111,15 @@ def check_field_names(record: Record) -> None:
             ) from error
 
 
-def _array_name(field_name: str, fields: Iterable[str]) -> str:
-    """The name of the array of a field: the field's own, where Zarr and file systems allow it."""
-    reserved = field_name == "zarr.json" or field_name.startswith((".", "__"))
+def array_name(field_name: str, fields: Collection[str], reserved: Collection[str] = ()) -> str:
+    """Return the name of the array of a field: its own, where Zarr and file systems allow it."""
+    reserved = ("zarr.json", *reserved)
     allowed = 0 < len(field_name.encode()) <= _MAX_NAME and not {"/", "\0"} & set(field_name)
-    if allowed and not reserved:
+    if allowed and field_name not in reserved and not field_name.startswith((".", "__")):
         return field_name
     readable = re.sub(r"[^A-Za-z0-9]+", "_", field_name)[:_READABLE].strip("_") or "field"
     name = f"{readable}-{hashlib.sha256(field_name.encode()).hexdigest()[:16]}"
-    while name in fields:
+    while name in fields or name in reserved:
         name += "_"
     return name
 
@@ -156,7 +156,7 @@ def write_extra(
     writers: dict[str, ColumnWriter] = {}
     dtypes = {name: known.dtype(count) for name, known in fields.items()}
     for name, dtype in dtypes.items():
-        array = _array_name(name, fields)
+        array = array_name(name, fields)
         attributes = {} if array == name else {"field": name}
         width = fields[name].width
         row: tuple[int, ...] = () if dtype is not None else (width,)

@@ -1,10 +1,10 @@
-"""ZarrExtra: the extra data of a recording, in columns or still in the log of its writer."""
+"""ZarrExtra: records, in columns or still in the log of their writer, and what was sampled beside."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,12 @@ from imgstore_zarr.errors import (
     ImgStoreError,
     InvalidMetadataError,
 )
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData, SampledSource
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_log import Record, decode_lines
-from imgstore_zarr.native.metadata import ZarrRecording, parse, read_group
-from imgstore_zarr.native.writer import EXTRA_KEY
+from imgstore_zarr.native.metadata import SAMPLED, ZarrRecording, parse, read_group
+from imgstore_zarr.native.sampled_columns import sampled_sources
+from imgstore_zarr.native.spool import EXTRA_KEY
 from imgstore_zarr.storage import Location
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ class ZarrExtra:
 
     def exists(self) -> bool:
         """Whether there is any."""
+        return bool(self.recording.sampled) or self._has_records()
+
+    def _has_records(self) -> bool:
         return (
             bool(self.recording.extra) or self.location.exists(EXTRA_KEY) or bool(self._now().extra)
         )
 
     def files(self, extensions: Sequence[str] = EXTRA_DATA_FILE_EXTENSIONS) -> list[str]:  # noqa: ARG002
-        """Return the group that holds it; it is one, whatever the extensions of files."""
-        return [f"{self.location.name}/extra"] if self.exists() else []
+        """Return the groups that hold it, whatever the extensions of files."""
+        groups = {"extra": self._has_records(), SAMPLED: bool(self.recording.sampled)}
+        return [f"{self.location.name}/{group}" for group, there in groups.items() if there]
 
     def read(self, ignore_corrupt_chunks: bool = False) -> pd.DataFrame | None:
         """Return one row per record; see `ExtraData.read`."""
@@ -104,6 +109,15 @@ class ZarrExtra:
             warnings.warn(f"left out: {error}", stacklevel=5)
         return pd.DataFrame(records) if records else None
 
-    def samplerate(self) -> None:
-        """None: records are not sampled at a rate."""
-        return
+    def sampled(self) -> SampledData:
+        """Return the records, which are read, and the datasets, which are not; see `HasSampledData`."""
+        return SampledData(self.read(), self.datasets())
+
+    def datasets(self) -> Mapping[str, SampledSource]:
+        """Return what was sampled; see `HasSampledData`."""
+        return sampled_sources(self.location, self.recording.sampled)
+
+    def samplerate(self) -> float | None:
+        """Return the rate in Hz of the only dataset; None where there are several, or it has none."""
+        rates = [source.samplerate for source in self.datasets().values()]
+        return rates[0] if len(rates) == 1 else None

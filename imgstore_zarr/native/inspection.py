@@ -13,6 +13,7 @@ from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError
 from imgstore_zarr.native.metadata import (
     COLUMN_CHUNK,
     GROUP_KEY,
+    SAMPLED,
     ZarrRecording,
     without_consolidated,
 )
@@ -181,7 +182,10 @@ def left_over_keys(location: Location, recording: ZarrRecording) -> list[str]:
     keys = [
         name
         for name in location.names()
-        if name == BUSY or _is_new(name) or (name == "extra" and not recording.extra)
+        if name == BUSY
+        or _is_new(name)
+        or (name == "extra" and not recording.extra)
+        or (name == SAMPLED and not recording.sampled)
     ]
     for name, chunks in arrays.items():
         keys += [f"{name}/{key}" for key in location.names(name) if _is_new(key)]
@@ -193,6 +197,9 @@ def left_over_keys(location: Location, recording: ZarrRecording) -> list[str]:
     if recording.extra:
         members = {GROUP_KEY, *recording.extra}
         keys += [f"extra/{key}" for key in location.names("extra") if key not in members]
+    for group in (key for key in recording.sampled if key.count("/") < 2):
+        found = (f"{group}/{key}" for key in location.names(group) if key != GROUP_KEY)
+        keys += [key for key in found if key not in recording.sampled]
     # An empty one: a writer was killed between making the folder and moving a file there.
     return [key for key in keys if not _is_empty(location, key)]
 

@@ -19,10 +19,12 @@ from imgstore_zarr.errors import (
     RecordingLockedError,
     UnsupportedFormatError,
 )
+from imgstore_zarr.extra import SampledSource
+from imgstore_zarr.frames import FrameSink
 from imgstore_zarr.index import FrameIndex, Int64s
-from imgstore_zarr.layouts import Parts, Problem
+from imgstore_zarr.layouts import Holds, Parts, Problem
 from imgstore_zarr.native.assembly import finish, has_chunk, take_chunk
-from imgstore_zarr.native.columns import read_column
+from imgstore_zarr.native.columns import read_column, read_columns
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_data import ZarrExtra
 from imgstore_zarr.native.inspection import (
@@ -44,10 +46,13 @@ from imgstore_zarr.native.metadata import (
 from imgstore_zarr.native.open_chunk import INFLIGHT
 from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.native.recovery import repair, rewrite_column
+from imgstore_zarr.native.remote_recovery import repair as repair_remote
+from imgstore_zarr.native.remote_sink import RemoteSink
+from imgstore_zarr.native.sampled_columns import SAMPLE_DTYPES
 from imgstore_zarr.native.writer import ZarrSink, refuse_existing
 from imgstore_zarr.pixels import decode
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Directory, Location, access_error, is_far
 
 # A writer that empties a recording again and again is not waited for.
 _ATTEMPTS = 3
@@ -85,7 +90,7 @@ class ZarrLayout:
     ) -> Parts:
         count = recording.frame_count
         if index is None:
-            columns = [read_column(location, name, count, dtype) for name, dtype in COLUMNS.items()]
+            columns = read_columns(location, COLUMNS, count)
             index = _index(recording, *columns)
         elif len(index) != count:
             raise InvalidMetadataError(
@@ -131,9 +136,9 @@ class ZarrLayout:
         """Look at every shard of the committed frames, and at the metadata; see `Inspects`."""
         recording = _read_recording(location)
         problems = inspect_shards(location, recording.geometry, len(index))
+        due = _repair_due(location)
         # A writer may have written the metadata of arrays and not yet those of the group.
-        if not location.exists(INFLIGHT):
-            problems += tuple(inspect_documents(location))
+        problems += tuple(due if is_far(location) else ()) if due else tuple(inspect_documents(location))
         if recording.renumbered:
             # Opening does not read them.
             try:
@@ -148,14 +153,17 @@ class ZarrLayout:
             return ()
         return tuple(find_left_over(location, _read_recording(location)))
 
-    def create(self, location: Location, spec: RecordingSpec) -> ZarrSink:
+    def create(self, location: Location, spec: RecordingSpec) -> FrameSink:
         """Begin a recording; see `Layout.create`."""
-        return ZarrSink.create(location, _planned(location, spec), durable=spec.durable)
+        recording = _planned(location, spec)
+        if (directory := _directory(location)) is None:
+            return RemoteSink.create(location, recording, durable=spec.durable, spool=spec.spool)
+        return ZarrSink.create(directory, recording, durable=spec.durable)
 
-    def append(self, location: Location, spec: RecordingSpec) -> tuple[ZarrSink, Parts]:
+    def append(self, location: Location, spec: RecordingSpec) -> tuple[FrameSink, Parts]:
         """Go on with a recording; see `Appends`."""
         try:
-            found = repair(location)
+            found = self.repair(location)
         except OSError as error:
             if isinstance(error, ImgStoreError):
                 raise
@@ -163,12 +171,23 @@ class ZarrLayout:
         document = read_group(location)
         recording, parts = parse(location.name, document), self.open(location)
         _check_same(recording, _planned(location, spec), spec)
-        sink = ZarrSink.resume(location, recording, parts.index, document, durable=spec.durable)
+        facts: Any = (recording, parts.index, document)
+        sink: FrameSink
+        if (directory := _directory(location)) is None:
+            sink = RemoteSink.resume(location, *facts, durable=spec.durable, spool=spec.spool)
+        else:
+            sink = ZarrSink.resume(directory, *facts, durable=spec.durable)
         return sink, replace(parts, problems=(*parts.problems, *found))
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Commit what an interrupted writer left; see `Repairs`."""
-        return repair(location)
+        directory = _directory(location)
+        return repair_remote(location) if directory is None else repair(directory)
+
+    @property
+    def holds(self) -> Holds:
+        """What recordings can hold; see `JoinsChunks`."""
+        return Holds(only_json=True, sample_dtypes=SAMPLE_DTYPES)
 
     def refuse_existing(self, location: Location) -> None:
         """Refuse a location that holds a recording; see `JoinsChunks`."""
@@ -189,9 +208,10 @@ class ZarrLayout:
         head: Path,  # noqa: ARG002
         index: FrameIndex,
         records: Callable[[], Iterable[dict[str, Any]]],
+        datasets: Mapping[str, SampledSource],
     ) -> None:
-        """Write coordinates, extra data, and the commit record; see `JoinsChunks`."""
-        finish(location, _planned(location, spec), index, records, durable=spec.durable)
+        """Write coordinates, extra data, samples, and the commit record; see `JoinsChunks`."""
+        finish(location, _planned(location, spec), index, records, datasets, durable=spec.durable)
 
     def renumber(self, location: Location, index: FrameIndex, frame_number: Int64s) -> None:
         """Replace the frame numbers; see `Renumbers`.
@@ -223,6 +243,13 @@ class ZarrLayout:
             rewrite_column(location, "extra/frame_number", stored, changed)
 
 
+def _directory(location: Location) -> Directory | None:
+    """The directory that a location is, if it is one."""
+    if isinstance(location, Directory) or location.path is None:
+        return location if isinstance(location, Directory) else None
+    return Directory(location.path)
+
+
 def _read_recording(location: Location) -> ZarrRecording:
     return parse(location.name, read_group(location))
 
@@ -248,14 +275,8 @@ def _index(
 
 def _parts(location: Location, recording: ZarrRecording, index: FrameIndex) -> Parts:
     problems = changed_parts(location, recording)
-    if location.exists(INFLIGHT):
-        problems.append(
-            Problem(
-                "repair-due",
-                f"{location.name}: a writer is at work, or was interrupted; if none is, "
-                "imgstore_zarr.repair(...) brings back what it had not yet committed",
-            )
-        )
+    if not is_far(location):  # there, it would take a request; `inspect` looks
+        problems += _repair_due(location)
     return Parts(
         recording.info,
         index,
@@ -263,6 +284,16 @@ def _parts(location: Location, recording: ZarrRecording, index: FrameIndex) -> P
         ZarrExtra(location, recording),
         tuple(problems),
     )
+
+
+def _repair_due(location: Location) -> list[Problem]:
+    if not location.exists(INFLIGHT):
+        return []
+    what = (
+        f"{location.name}: a writer is at work, or was interrupted; if none is, "
+        "imgstore_zarr.repair(...) brings back what it had not yet committed"
+    )
+    return [Problem("repair-due", what)]
 
 
 def _planned(location: Location, spec: RecordingSpec) -> ZarrRecording:

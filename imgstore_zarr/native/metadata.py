@@ -50,6 +50,7 @@ GENERATION = "generation"
 """The attribute that counts how often a recording was emptied or renumbered, if ever."""
 
 ORIGINAL_NUMBERS = "frame_number_before_reindex"
+SAMPLED = "sampled"
 
 COMPRESSORS: Mapping[str, str | None] = {"raw/zarr": None, "lz4/zarr": "lz4", "zstd/zarr": "zstd"}
 
@@ -155,6 +156,8 @@ class ZarrRecording:
         The group's attributes.
     extra
         Per column of extra data the metadata of its array; empty where there is none.
+    sampled
+        By key, the metadata of the group ``sampled`` and of all in it; empty where there is none.
     renumbered
         Whether the numbers that frames had before a reindex are kept beside the new ones.
     changed
@@ -166,6 +169,7 @@ class ZarrRecording:
     frame_count: int
     attributes: Mapping[str, Any]
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     renumbered: bool = False
     changed: tuple[str, ...] = ()
 
@@ -220,6 +224,7 @@ class ZarrRecording:
         if extra:
             nodes["extra"] = group_metadata({})
             nodes |= {f"extra/{name}": dict(document) for name, document in extra.items()}
+        nodes |= {key: dict(document) for key, document in self.sampled.items()}
         documents = {f"{key}/zarr.json": dump_json(node) for key, node in nodes.items()}
         group = group_metadata(self.attributes, nodes)
         group["attributes"][ATTRIBUTE] = {**group["attributes"][ATTRIBUTE], CHECKSUMS: _sums(group)}
@@ -432,11 +437,15 @@ def _recording(
         user_metadata=dict(attributes.get("user_metadata") or {}),
         lossless=_keeps_pixels(tuple(ours["imgshape"]), geometry.image_shape),
     )
-    extra = {
-        key.removeprefix("extra/"): node for key, node in nodes.items() if key.startswith("extra/")
-    }
     return ZarrRecording(
-        info, geometry, frame_count, attributes, extra, ORIGINAL_NUMBERS in nodes, changed
+        info,
+        geometry,
+        frame_count,
+        attributes,
+        {key[6:]: node for key, node in nodes.items() if key.startswith("extra/")},
+        {key: node for key, node in nodes.items() if key.split("/")[0] == SAMPLED},
+        ORIGINAL_NUMBERS in nodes,
+        changed,
     )
 
 

@@ -18,7 +18,7 @@ from imgstore_zarr.native.journal import (
 from imgstore_zarr.native.pipeline import Encoded, Group
 from imgstore_zarr.native.reservation import Reservation
 from imgstore_zarr.native.shards import ShardGeometry, empty_entries, encode_entries
-from imgstore_zarr.storage import Location, sync_directory
+from imgstore_zarr.storage import Directory, sync_directory
 
 INFLIGHT = ".inflight"
 
@@ -54,7 +54,7 @@ class OpenChunk:
     Parameters
     ----------
     spool
-        The directory for the files, on the recording's file system or a local one.
+        The directory for the files, on the recording's file system.
     number
         The chunk's number.
     geometry
@@ -112,7 +112,7 @@ class OpenChunk:
         self._journal_size += RECORD_BYTES * len(records)
         self.frames += len(records)
 
-    def snapshot(self, location: Location, pending: Encoded, *, durable: bool) -> None:
+    def snapshot(self, location: Directory, pending: Encoded, *, durable: bool) -> None:
         """Publish a copy of what the chunk holds so far, while it stays open.
 
         A copy, since the index must be at the end of what readers see and the shard goes on growing.
@@ -143,11 +143,11 @@ class OpenChunk:
         finally:
             os.close(descriptor)
         key = self._geometry.key(self.number)
-        move(copy, location, key)
+        location.take(key, copy)
         if durable:
             sync_parents(location, key)
 
-    def finish(self, location: Location, *, durable: bool) -> None:
+    def finish(self, location: Directory, *, durable: bool) -> None:
         """Write the index and move the shard to its key. The journal stays until `discard`.
 
         What failed can be called again.
@@ -159,22 +159,17 @@ class OpenChunk:
             if durable:
                 os.fsync(self._shard)
                 os.fsync(self._journal)
-            shard = shard_path(self._spool, self.number)
-            if location.path is None:
-                # It stays until `discard`: interrupted, this is done again.
-                location.write(key, shard.read_bytes())
-            else:
-                move(shard, location, key)
+            location.take(key, shard_path(self._spool, self.number))
             self._moved = True
         if durable:
             sync_parents(location, key)
 
-    def _is_published(self, location: Location, key: str) -> bool:
+    def _is_published(self, location: Directory, key: str) -> bool:
         """Whether the file has been moved, and so is what readers see."""
-        if location.path is None or self._moved:
-            return self._moved
+        if self._moved:
+            return True
         try:
-            return os.path.samestat(os.fstat(self._shard), (location.path / key).stat())
+            return os.path.samestat(os.fstat(self._shard), (location.root / key).stat())
         except FileNotFoundError:
             return False
 
@@ -203,22 +198,10 @@ def _placed(encoded: Encoded, start: int) -> tuple[list[Bytes | bytes], list[tup
     return buffers, entries, start
 
 
-def move(file: Path, location: Location, key: str) -> None:
-    """Move a finished file to its key: by renaming on a file system, by an upload elsewhere."""
-    if location.path is None:
-        location.write(key, file.read_bytes())
-        file.unlink()
-        return
-    target = location.path / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    file.replace(target)
-
-
-def sync_parents(location: Location, key: str) -> None:
+def sync_parents(location: Directory, key: str) -> None:
     """Make the name of an object survive power loss, up to the recording's own directory."""
-    if location.path is not None:
-        for parent in Path(key).parents:
-            sync_directory(location.path / parent)
+    for parent in Path(key).parents:
+        sync_directory(location.root / parent)
 
 
 def write_all(descriptor: int, buffers: Sequence[Any], offset: int) -> int:

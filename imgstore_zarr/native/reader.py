@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
+from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, RecordingAccessError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, Bytes, DecodeError, as_bytes, verify
+from imgstore_zarr.native.open_shards import OpenShard, OpenShards
+from imgstore_zarr.native.read_ahead import ReadAhead
 from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, decode_entries
-from imgstore_zarr.storage import Blob, Location, access_error
+from imgstore_zarr.storage import (
+    Location,
+    ReplacedError,
+    RequestError,
+    access_error,
+    each,
+    is_far,
+)
 
 OPEN_SHARDS = 32
-"""How many shards one source keeps open at most, with their indexes."""
+"""How many files of shards one source keeps open at most, with their indexes."""
 
 INDEX_BYTES = 64 * 2**20
 """How much memory the indexes of these take at most; one is kept however large it is."""
 
 _RUN_BYTES = 16 * 2**20
 
-
-class _Shard:
-    """An open shard: its bytes and its index."""
-
-    def __init__(self, blob: Blob, entries: ShardEntries) -> None:
-        self.blob = blob
-        self.entries = entries
+# An object that is replaced again and again is not waited for.
+_ATTEMPTS = 3
 
 
 class ZarrFrames:
@@ -54,14 +57,16 @@ class ZarrFrames:
         self._count = frame_count
         self._forget()
 
-    @property
-    def _keeps(self) -> int:
-        return max(1, min(OPEN_SHARDS, INDEX_BYTES // self._geometry.index_bytes))
-
     def _forget(self) -> None:
-        self._lock = threading.Lock()
+        geometry = self._geometry
+        keeps = INDEX_BYTES // geometry.index_bytes
+        if not is_far(self._location):
+            keeps = min(keeps, OPEN_SHARDS)
+        self._shards = OpenShards(max(1, keeps))
+        frame_bytes = math.prod(geometry.image_shape) * geometry.dtype.itemsize
+        self._ahead = ReadAhead(self._read_alone, self._count, geometry.chunksize, frame_bytes)
+        # Last: who sees it finds the new ones.
         self._process = os.getpid()
-        self._shards: OrderedDict[int, _Shard] = OrderedDict()
 
     def __getstate__(self) -> tuple[Location, ShardGeometry, int]:
         return self._location, self._geometry, self._count
@@ -100,15 +105,47 @@ class ZarrFrames:
         """Read frames; see `FrameSource.read`."""
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         whole = self._geometry.whole_images and window is None
-        for start, stop in _runs(positions, self._geometry, whole):
-            try:
+        runs = _runs(positions, self._geometry, whole)
+        if not is_far(self._location):
+            for start, stop in runs:
                 self._read_part(positions[start:stop], window, out[start:stop])
-            except CorruptChunkError:
-                # An object of a store may have been replaced since its index was read, by a flush.
-                if self._location.path is not None or not self._forget_shard(int(positions[start])):
-                    raise
-                self._read_part(positions[start:stop], window, out[start:stop])
+            return out
+        self._enter()
+        if whole and _is_range(positions) and self._ahead.fill(int(positions[0]), out):
+            return out
+
+        def read(run: tuple[int, int]) -> None:
+            part = slice(*run)
+            self._read_far(positions[part], window, out[part])
+
+        if len(runs) == 1:
+            read(runs[0])
+        else:
+            each(read, runs)
         return out
+
+    def _read_alone(self, start: int, stop: int) -> NDArray[Any]:
+        """Read frames of one shard, without the help of other threads."""
+        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        positions = np.arange(start, stop, dtype=np.int64)
+        for low, high in _runs(positions, self._geometry, self._geometry.whole_images):
+            self._read_far(positions[low:high], None, out[low:high])
+        return out
+
+    def _read_far(self, positions: Positions, window: Window | None, out: NDArray[Any]) -> None:
+        """Read from an object that may have been replaced since its index was read, by a flush."""
+        chunk = int(positions[0]) // self._geometry.chunksize
+        known = chunk in self._shards
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._read_part(positions, window, out)
+            except CorruptChunkError as error:
+                self._shards.forget(chunk)
+                replaced = isinstance(error.__cause__, ReplacedError)
+                if attempt == _ATTEMPTS - 1 or not (replaced or (known and attempt == 0)):
+                    raise
+            else:
+                return
 
     def _read_part(self, positions: Positions, window: Window | None, out: NDArray[Any]) -> None:
         """Read what one call reads, see `_runs`."""
@@ -118,11 +155,6 @@ class ZarrFrames:
             self._read_raw(int(positions[0]), out)
         else:
             self._read_run(int(positions[0]), out)
-
-    def _forget_shard(self, position: int) -> bool:
-        """Forget the index of the shard of a frame; whether it was known."""
-        with self._lock:
-            return self._shards.pop(position // self._geometry.chunksize, None) is not None
 
     def _read_raw(self, first: int, out: NDArray[Any]) -> None:
         """Read consecutive uncompressed frames of one shard without a copy."""
@@ -255,6 +287,10 @@ class ZarrFrames:
             got = shard.blob.read_into(offset, buffers)
         except FileNotFoundError as error:
             raise self._missing(chunk, position) from error
+        except ReplacedError as error:
+            raise self._corrupt(chunk, position, "its shard was replaced meanwhile") from error
+        except RequestError as error:
+            raise self._unreachable(chunk, position, error) from error
         except (OSError, OverflowError) as error:
             raise self._corrupt(chunk, position, f"it cannot be read ({error})") from error
         if got != wanted:
@@ -268,36 +304,34 @@ class ZarrFrames:
         except DecodeError as error:
             raise self._corrupt(chunk, position, str(error)) from error
 
-    def _shard(self, chunk: int, position: int) -> _Shard:
-        """Return an open shard; opening one may close the one that was used longest ago."""
+    def _enter(self) -> None:
+        # A forked process must not wait for a thread of its parent.
         if self._process != os.getpid():
             self._forget()
-        with self._lock:
-            shard = self._shards.get(chunk)
-            if shard is not None:
-                self._shards.move_to_end(chunk)
-                return shard
-            shard = self._open_shard(chunk, position)
-            self._shards[chunk] = shard
-            if len(self._shards) > self._keeps:
-                self._shards.popitem(last=False)
-            return shard
 
-    def _open_shard(self, chunk: int, position: int) -> _Shard:
+    def _shard(self, chunk: int, position: int) -> OpenShard:
+        """Return an open shard; opening one may close the one that was used longest ago."""
+        self._enter()
+        return self._shards.get(chunk, lambda: self._open_shard(chunk, position))
+
+    def _open_shard(self, chunk: int, position: int) -> OpenShard:
         try:
             blob = self._location.open(self._geometry.key(chunk))
             footer = blob.tail(self._geometry.index_bytes)
         except FileNotFoundError as error:
             raise self._missing(chunk, position) from error
-        except PermissionError as error:
-            key = self._geometry.key(chunk)
-            raise access_error(self._location, f"reading {key}", error) from error
+        except (PermissionError, RequestError) as error:
+            raise self._unreachable(chunk, position, error) from error
         except OSError as error:
             raise self._corrupt(chunk, position, f"it cannot be read ({error})") from error
         try:
-            return _Shard(blob, decode_entries(footer, self._geometry))
+            return OpenShard(blob, decode_entries(footer, self._geometry))
         except DecodeError as error:
             raise self._corrupt(chunk, position, str(error)) from error
+
+    def _unreachable(self, chunk: int, position: int, error: OSError) -> RecordingAccessError:
+        what = f"the frame at position {position} of chunk {chunk} ({self._geometry.key(chunk)})"
+        return access_error(self._location, f"reading {what}", error)
 
     def _missing(self, chunk: int, position: int) -> ChunkMissingError:
         return ChunkMissingError(
@@ -311,10 +345,19 @@ class ZarrFrames:
             f"({self._geometry.key(chunk)}) is damaged: {reason}; restore the chunk from a backup"
         )
 
+    def rest(self) -> int:
+        """Give up what was requested ahead; see `Rests`."""
+        self._ahead.drop()
+        return len(self._shards) * self._geometry.index_bytes
+
     def close(self) -> None:
         """Close every shard, as soon as no thread reads it any more."""
-        with self._lock:
-            self._shards = OrderedDict()
+        self._ahead.drop()
+        self._shards.clear()
+
+
+def _is_range(positions: Positions) -> bool:
+    return len(positions) > 0 and bool(np.all(np.diff(positions) == 1))
 
 
 def _runs(positions: Positions, geometry: ShardGeometry, whole: bool) -> list[tuple[int, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import shutil
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgstore_zarr.errors import CorruptChunkError, RecordingAccessError
+from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.native.codecs import CHECKSUM_BYTES, DecodeError, verify
 from imgstore_zarr.native.columns import ColumnWriter
 from imgstore_zarr.native.committer import EMPTIED, generation_of
 from imgstore_zarr.native.extra_columns import write_extra
-from imgstore_zarr.native.extra_log import Record, decode_lines, is_thrown_away, read_log
+from imgstore_zarr.native.extra_log import Record, is_thrown_away, read_log
 from imgstore_zarr.native.inspection import changed_parts, left_over_keys
 from imgstore_zarr.native.journal import Journal, JournalRecord, decode_journal
 from imgstore_zarr.native.metadata import GROUP_KEY, ZarrRecording, parse
@@ -31,7 +30,6 @@ from imgstore_zarr.native.open_chunk import (
     LOCK_KEY,
     SET_ASIDE,
     journal_path,
-    move,
     shard_path,
     sync_parents,
     write_all,
@@ -43,10 +41,9 @@ from imgstore_zarr.native.shards import (
     empty_entries,
     encode_entries,
 )
-from imgstore_zarr.native.spool import EXTRA, Spool
-from imgstore_zarr.native.writer import EXTRA_KEY
+from imgstore_zarr.native.spool import EXTRA, EXTRA_KEY, Spool
 from imgstore_zarr.report import counted
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Directory, Location
 
 _EXTRA_STEM = Path(EXTRA).stem
 
@@ -57,7 +54,7 @@ _DISPOSABLE = re.compile(
 )
 
 
-def repair(location: Location) -> tuple[Problem, ...]:
+def repair(location: Directory) -> tuple[Problem, ...]:
     """Commit every whole frame that an interrupted writer left; can itself be interrupted.
 
     Raises
@@ -69,10 +66,6 @@ def repair(location: Location) -> tuple[Problem, ...]:
     if spool is None:
         return ()
     try:
-        if location.path is None:
-            _commit_flushed_extra(location)
-            spool.remove()
-            return ()
         recording = parse(location.name, location.read(GROUP_KEY))
         left = _LeftBehind.found(location, recording, spool.path)
         problems = [*left.problems]
@@ -92,7 +85,7 @@ def repair(location: Location) -> tuple[Problem, ...]:
         if recording.changed:
             # The commit below makes it the truth, so that nobody could tell any more.
             problems += changed_parts(location, recording)
-            shutil.copyfile(location.path / GROUP_KEY, spool.path / GROUP_KEY)
+            shutil.copyfile(location.root / GROUP_KEY, spool.path / GROUP_KEY)
         log = None if _EXTRA_STEM in left.stale else _Log(location, count)
         _commit(location, recording, count, records, log)
         problems += log.problems if log is not None else []
@@ -122,7 +115,7 @@ class _LeftBehind:
     problems: tuple[Problem, ...]
 
     @classmethod
-    def found(cls, location: Location, recording: ZarrRecording, spool: Path) -> _LeftBehind:
+    def found(cls, location: Directory, recording: ZarrRecording, spool: Path) -> _LeftBehind:
         generation = generation_of(recording)
         stems = [path.stem for path in spool.glob("*.journal")]
         chunks = sorted(int(stem) for stem in stems if stem.isdecimal())
@@ -149,7 +142,7 @@ class _LeftBehind:
 
 
 def _rebuild(
-    location: Location,
+    location: Directory,
     geometry: ShardGeometry,
     spool: Path,
     chunk: int,
@@ -160,7 +153,6 @@ def _rebuild(
 
     What is at the key stays where it is needed for frames that are committed already.
     """
-    assert location.path is not None
     path = shard_path(spool, chunk)
     if not path.exists():
         # The writer, or an earlier repair, had moved it before it was interrupted.
@@ -188,12 +180,12 @@ def _rebuild(
         if whole < len(records):
             _keep(path, spool / f"{chunk}.damaged")
         if _published(location, geometry, chunk) > _frames(geometry, inner):
-            _keep(location.path / geometry.key(chunk), spool / f"{chunk}.published")
+            _keep(location.root / geometry.key(chunk), spool / f"{chunk}.published")
         with path.open("r+b", buffering=0) as file:
             file.truncate(size)
             write_all(file.fileno(), encode_entries(entries), size)
             os.fsync(file.fileno())
-        move(path, location, geometry.key(chunk))
+        location.take(geometry.key(chunk), path)
         sync_parents(location, geometry.key(chunk))
     return whole
 
@@ -245,15 +237,14 @@ def _inner_chunks(
 class _Log:
     """The extra data that were not committed, as far as they are whole."""
 
-    def __init__(self, location: Location, count: int) -> None:
+    def __init__(self, location: Directory, count: int) -> None:
         self._location = location
         self._count = count
         self.problems: list[Problem] = []
 
     def __call__(self) -> Iterator[Record]:
-        assert self._location.path is not None
         try:
-            yield from read_log(self._location.name, self._location.path / EXTRA_KEY, self._count)
+            yield from read_log(self._location.name, self._location.root / EXTRA_KEY, self._count)
         except CorruptChunkError as error:
             self.problems = [Problem("extra-data-damaged", f"{error}, in {SET_ASIDE}")]
 
@@ -279,37 +270,6 @@ def _commit(
         extra = write_extra(location, log, durable=True)
     for key, document in recording.documents(count, extra).items():
         location.write(key, document, durable=True)
-
-
-def _commit_flushed_extra(location: Location) -> None:
-    """Commit the extra data that a writer to another store than a directory had flushed, and left.
-
-    Raises
-    ------
-    RecordingAccessError
-        The store is a directory, and its writer was given that.
-    """
-    if any(name.endswith(".journal") for name in location.names(INFLIGHT)):
-        raise RecordingAccessError(
-            f"{location.name}: the writer that was interrupted wrote to a directory; repair the "
-            "recording by the path of that"
-        )
-    try:
-        lines = location.read(EXTRA_KEY)
-    except FileNotFoundError:
-        return
-    recording = parse(location.name, location.read(GROUP_KEY))
-    if is_thrown_away(io.BytesIO(lines), generation_of(recording)):
-        return
-
-    def records() -> Iterator[Record]:
-        for record in decode_lines(location.name, io.BytesIO(lines)):
-            if record["frame_index"] < recording.frame_count:
-                yield record
-
-    extra = write_extra(location, records, durable=False)
-    for key, document in recording.documents(recording.frame_count, extra).items():
-        location.write(key, document)
 
 
 def rewrite_column(
@@ -340,7 +300,7 @@ def _unplaced(location: Location, recording: ZarrRecording, chunk: int, frames: 
     )
 
 
-def _set_aside(location: Location, spool: Spool, stale: frozenset[str] | None) -> None:
+def _set_aside(location: Directory, spool: Spool, stale: frozenset[str] | None) -> None:
     """Remove what is committed, and the spool with it; move what is not to a folder of its own.
 
     Parameters
@@ -350,8 +310,7 @@ def _set_aside(location: Location, spool: Spool, stale: frozenset[str] | None) -
     stale
         First parts of the names of files to keep that would be removed; None to keep all.
     """
-    root = location.path
-    assert root is not None
+    root = location.root
     location.delete(BUSY)
     if stale is not None:
         # Journals first: without its shard one would be taken for that of a shard that was moved.

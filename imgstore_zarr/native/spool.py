@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
-import tempfile
 from pathlib import Path
 
 from imgstore_zarr.errors import RecordingAccessError
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.lock import HeldLock, can_delete, take_lock
+from imgstore_zarr.lock import HeldLock, take_lock
 from imgstore_zarr.native.open_chunk import INFLIGHT, LOCK_KEY
-from imgstore_zarr.storage import METADATA_FILES, Location
+from imgstore_zarr.storage import METADATA_FILES, Directory
 
 _LOCK = Path(LOCK_KEY).name
 
 EXTRA = "extra.jsonl"
-"""What the log of extra data is called there."""
+"""What the log of extra data is called there: one record a line, while they are being recorded."""
+
+EXTRA_KEY = f"{INFLIGHT}/{EXTRA}"
 
 
 class Spool:
@@ -31,19 +31,19 @@ class Spool:
     location
         The recording.
     path
-        Where chunks grow: in the recording, if that is a directory, else a temporary directory.
+        Where chunks grow.
     lock
         The lock, which is held.
     """
 
-    def __init__(self, location: Location, path: Path, lock: HeldLock) -> None:
+    def __init__(self, location: Directory, path: Path, lock: HeldLock) -> None:
         self._location = location
         self._lock = lock
         self.path = path
         self.is_given_up = False
 
     @classmethod
-    def made(cls, location: Location) -> Spool:
+    def made(cls, location: Directory) -> Spool:
         """Make the folder for a writer.
 
         Raises
@@ -55,19 +55,17 @@ class Spool:
         OSError
             The location cannot be written to.
         """
-        if location.path is not None:
-            (location.path / INFLIGHT).mkdir(parents=True)
+        (location.root / INFLIGHT).mkdir(parents=True)
         try:
             return cls._locked(location)
         except BaseException:
-            if location.path is not None:
-                # Only what is empty: somebody else may hold the lock in it.
-                with contextlib.suppress(OSError):
-                    (location.path / INFLIGHT).rmdir()
+            # Only what is empty: somebody else may hold the lock in it.
+            with contextlib.suppress(OSError):
+                (location.root / INFLIGHT).rmdir()
             raise
 
     @classmethod
-    def found(cls, location: Location) -> Spool | None:
+    def found(cls, location: Directory) -> Spool | None:
         """Take the folder that an interrupted writer left; None where there is none.
 
         Raises
@@ -85,23 +83,12 @@ class Spool:
             raise
 
     @classmethod
-    def _locked(cls, location: Location) -> Spool:
-        lock = take_lock(location, LOCK_KEY)
-        try:
-            if location.path is not None:
-                return cls(location, location.path / INFLIGHT, lock)
-            return cls(location, Path(tempfile.mkdtemp(prefix="imgstore-zarr-")), lock)
-        except BaseException:
-            lock.remove()
-            raise
+    def _locked(cls, location: Directory) -> Spool:
+        return cls(location, location.root / INFLIGHT, take_lock(location, LOCK_KEY))
 
     def clear(self) -> None:
         """Remove everything but the lock, as far as that is possible."""
-        names = self._location.names(INFLIGHT)
-        if self._location.path is None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            names = [EXTRA] if can_delete(self._location) and EXTRA in names else []
-        for name in names:
+        for name in self._location.names(INFLIGHT):
             if name != _LOCK:
                 with contextlib.suppress(OSError):  # what is left makes a repair due
                     self._location.delete(f"{INFLIGHT}/{name}")
@@ -112,9 +99,8 @@ class Spool:
         with Deferred():
             self.is_given_up = True
             self._lock.remove()
-            if self._location.path is not None:
-                with contextlib.suppress(OSError):  # somebody is there already
-                    self.path.rmdir()
+            with contextlib.suppress(OSError):  # somebody is there already
+                self.path.rmdir()
 
     def move(self, folder: Path) -> None:
         """Move everything elsewhere in one step, with which the lock is given up."""
@@ -130,7 +116,7 @@ class Spool:
                 self._lock.release()
 
 
-def remove_beginning(location: Location) -> None:
+def remove_beginning(location: Directory) -> None:
     """Remove what a writer has left that was killed before there was a recording, or a frame."""
     try:
         names = location.names(INFLIGHT)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.committer import Committer
 from imgstore_zarr.native.extra_columns import check_field_names, iter_records, write_extra
 from imgstore_zarr.native.extra_log import Record, encode_line, read_log, write_log
@@ -25,19 +24,21 @@ from imgstore_zarr.native.reader import ZarrFrames
 from imgstore_zarr.native.spool import EXTRA, Spool, remove_beginning
 from imgstore_zarr.recording import RecordingInfo
 from imgstore_zarr.report import counted
-from imgstore_zarr.storage import METADATA_FILES, Location, access_error, sync_directory
+from imgstore_zarr.storage import (
+    METADATA_FILES,
+    Directory,
+    Location,
+    access_error,
+    sync_directory,
+)
 
 _log = logging.getLogger("imgstore_zarr")
-
-EXTRA_KEY = f"{INFLIGHT}/{EXTRA}"
-"""Extra data while they are being recorded: one record a line."""
-
 
 _MEMBERS = ("image", *COLUMNS)
 
 
 class ZarrSink:
-    """The writer of the Zarr layout; `create` and `resume` make one.
+    """The writer of the Zarr layout to a directory; `create` and `resume` make one.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class ZarrSink:
         The location cannot be written to.
     """
 
-    def __init__(self, location: Location, recording: ZarrRecording, *, durable: bool) -> None:
+    def __init__(self, location: Directory, recording: ZarrRecording, *, durable: bool) -> None:
         self._location = location
         self._recording = recording
         self._durable = durable
@@ -79,7 +80,7 @@ class ZarrSink:
             raise
 
     @classmethod
-    def create(cls, location: Location, recording: ZarrRecording, *, durable: bool) -> ZarrSink:
+    def create(cls, location: Directory, recording: ZarrRecording, *, durable: bool) -> ZarrSink:
         """Begin a recording.
 
         Raises
@@ -99,7 +100,7 @@ class ZarrSink:
     @classmethod
     def resume(
         cls,
-        location: Location,
+        location: Directory,
         recording: ZarrRecording,
         index: FrameIndex,
         document: bytes,
@@ -152,22 +153,17 @@ class ZarrSink:
             raise
 
     def _remove_beginnings(self) -> None:
-        if not can_delete(self._location):
-            return
         for key in (BUSY, *METADATA_FILES, *(f"{name}/{GROUP_KEY}" for name in _MEMBERS)):
             with contextlib.suppress(OSError):  # the storage that fails just now
                 self._location.delete(key)
-        if self._location.path is not None:
-            for name in _MEMBERS:
-                with contextlib.suppress(OSError):  # not there, or it holds files of others
-                    (self._location.path / name).rmdir()
+        for name in _MEMBERS:
+            with contextlib.suppress(OSError):  # not there, or it holds files of others
+                (self._location.root / name).rmdir()
 
     def _say_busy(self) -> None:
-        path = self._location.path
-        if path is not None:
-            self._location.write(BUSY, b"", durable=self._durable)
-            if self._durable:
-                sync_directory(path.parent)
+        self._location.write(BUSY, b"", durable=self._durable)
+        if self._durable:
+            sync_directory(self._location.root.parent)
 
     def _begin(self) -> None:
         self._count = 0
@@ -295,25 +291,16 @@ class ZarrSink:
         path, committed = self._spool.path / EXTRA, self._committer.extra
         records = iter_records(self._location, committed) if committed else ()
         size = write_log(path, records, self._committer.generation, durable=self._durable)
-        if committed:
-            self._show_extra()
         self._extra_size, self._extra = size, os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         if self._durable:
             sync_directory(self._spool.path)
-
-    def _show_extra(self) -> None:
-        """Put the log where readers of a store look for it; it must not stay there."""
-        if self._location.path is None and can_delete(self._location):
-            self._location.write(EXTRA_KEY, (self._spool.path / EXTRA).read_bytes())
 
     def flush(self) -> None:
         """Make everything so far visible and safe; see `FrameSink.flush`."""
         self._settle()
         try:
-            if self._extra is not None:
-                if self._durable:
-                    os.fsync(self._extra)
-                self._show_extra()
+            if self._extra is not None and self._durable:
+                os.fsync(self._extra)
             pending = self._filling
             encoded = self._recording.geometry.encode_group(pending.filled) if pending else []
             self._committer.flush(pending, encoded)
@@ -345,7 +332,7 @@ class ZarrSink:
             if extra is not None:
                 self._drop_log(extra)
         # What this leaves, deferred or not, belongs to nothing.
-        for key in left if can_delete(self._location) else ():
+        for key in left:
             with contextlib.suppress(OSError):
                 self._location.delete(key)
 
@@ -354,9 +341,6 @@ class ZarrSink:
         os.close(extra)
         with contextlib.suppress(OSError):
             (self._spool.path / EXTRA).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            if self._location.path is None and can_delete(self._location):
-                self._location.delete(EXTRA_KEY)
 
     @property
     def is_given_up(self) -> bool:
@@ -418,7 +402,7 @@ class ZarrSink:
             if self._extra is not None:
                 lines = self._spool.path / EXTRA
                 count = self._committer.count
-                if self._location.path is not None and not self._committer.extra:
+                if not self._committer.extra:
                     self._location.delete("extra")  # of a removal that was interrupted
                 self._committer.extra = write_extra(
                     self._location,
@@ -426,8 +410,7 @@ class ZarrSink:
                     durable=self._durable,
                 )
                 self._committer.commit()
-            if self._location.path is not None:
-                self._location.delete(BUSY)
+            self._location.delete(BUSY)
             self._finished = True
         except OSError as error:
             what = "imgstore_zarr.repair(...) finishes the recording when that is mended"
