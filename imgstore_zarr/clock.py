@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import InvalidMetadataError
 from imgstore_zarr.index import Float64s
 

@@ -23,14 +23,14 @@ from imgstore_zarr.conversion_samples import taken_along
 from imgstore_zarr.conversion_source import PROVENANCE, Record, Selection, Source
 from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
 from imgstore_zarr.extra import SampledSource, dump_record
-from imgstore_zarr.formats import layout_of, planned
+from imgstore_zarr.formats import layout_of, planned, refuse_spool
 from imgstore_zarr.frames import Window
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import JoinsChunks
 from imgstore_zarr.recording import RecordingSpec, as_json
 from imgstore_zarr.report import counted
 from imgstore_zarr.shared_sources import SharedSource
-from imgstore_zarr.storage import Location, locate
+from imgstore_zarr.storage import Location, locate, locate_ends
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -70,7 +70,7 @@ class ConversionReport:
         The frames that cannot be read and were left out, in the order of the source; see ``damaged`` of
         `convert`.
     verified
-        Whether every frame was compared with the source.
+        Whether every frame, and every sample, was compared with the source.
     worst_psnr
         Of lossy formats, when verified: the peak signal-to-noise ratio of the frame that differs most,
         in dB; infinite where none differs.
@@ -132,14 +132,16 @@ def convert(
     damaged: Literal["raise", "skip"] = "raise",
     verify: bool = False,
     progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> ConversionReport:
     """Convert a recording, or a plain video file, to another format.
 
     Frame numbers and times, extra data, the user's metadata, and when it was recorded come along; the
     metadata get the key ``converted_from``. What was sampled beside the frames comes along to Zarr: with
-    ``frames`` or ``time`` from the first frame time that is kept to just before that of the frame after
-    the last one, whatever ``stride`` and ``roi``. Interrupted, the same call goes on where it was.
+    ``time`` what was sampled then; with ``frames`` from the first frame time that is kept to just before
+    that of the frame after the last one; whatever ``stride`` and ``roi``. Interrupted, the same call
+    goes on where it was.
 
     Parameters
     ----------
@@ -170,14 +172,18 @@ def convert(
     damaged
         What to do with frames of the source that cannot be read: ``"raise"``, or ``"skip"``, which
         leaves them out. They are found by reading all frames once before anything is written, also when
-        an interrupted conversion goes on; the report names them. Extra data that cannot be read are
-        then left out, too, and told in its ``left_out``.
+        an interrupted conversion goes on; the report names them. Extra data and samples that cannot be
+        read, or not be joined, are then left out, too, and told in its ``left_out``: samples by blocks
+        of all columns, of up to 2**20 samples.
     verify
         Compare every frame and every sample with the source afterwards: frames bit by bit if the format
         is lossless.
     progress
         Called with the number of frames that are done, and of all; from 0 for what ``damaged="skip"``
         reads first, and again from 0 for `verify`.
+    storage_options
+        Of source and destination, as far as they are URLs of object storage; see `open`. Where the two
+        need other ones, give what `locate` returns for each.
     **options
         What only one format understands; see the page on formats.
 
@@ -204,6 +210,7 @@ def convert(
     if damaged not in ("raise", "skip"):
         raise UnsupportedFormatError(f"damaged must be 'raise' or 'skip', not {damaged!r}")
     progress = progress or _silent
+    source, destination = locate_ends(storage_options, source, destination)
     origin = Source.of(source, gray=gray, skips=damaged == "skip")
     place = locate(destination)
     _refuse_within(origin, place)
@@ -242,6 +249,7 @@ def convert(
         durable=durable,
         **options,
     )
+    refuse_spool(place, spec)
     lost: tuple[DamagedFrames, ...] = ()
     if origin.skips:
         refuse_occupied(place, layout)  # before all is read
@@ -353,16 +361,12 @@ def _write_all(
         ready += chunk.frames
         progress(ready, count)
 
-    try:
-        if client is not None:
-            _on_cluster(job, wanted, spans, client, note)
-            return
-        for span in spans:
-            for chunk in job.write(wanted.part(*span)):
-                note(chunk)
-    except BaseException:
-        claim.list_done()
-        raise
+    if client is not None:
+        _on_cluster(job, wanted, spans, client, note)
+        return
+    for span in spans:
+        for chunk in job.write(wanted.part(*span)):
+            note(chunk)
 
 
 def _finish(
@@ -374,7 +378,8 @@ def _finish(
 ) -> None:
     """Make a recording of the chunks."""
     assert isinstance(job.layout, JoinsChunks)
-    with writing(job.location, "coordinates, extra data and metadata"):
+    samples = ", samples" if datasets else ""
+    with writing(job.location, f"coordinates, extra data{samples} and metadata"):
         job.layout.finish(job.location, claim.spec, claim.head, target, records, datasets)
     claim.finished()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import tempfile
@@ -15,15 +16,15 @@ from typing import Any
 
 from imgstore_zarr.conversion_job import DoneChunk
 from imgstore_zarr.errors import RecordingExistsError
-from imgstore_zarr.layouts import CONVERSION, JoinsChunks, Layout
+from imgstore_zarr.layouts import CONVERSION, CONVERSION_STATE, JoinsChunks, Layout
 from imgstore_zarr.lock import can_delete, take_lock
 from imgstore_zarr.recording import RecordingSpec
-from imgstore_zarr.storage import Directory, Location, access_error
+from imgstore_zarr.storage import Directory, Location, access_error, each
 
-_STATE, _DONE, _LOCK = f"{CONVERSION}/state.json", f"{CONVERSION}/done.jsonl", f"{CONVERSION}/lock"
+_DONE, _LOCK = f"{CONVERSION}/done.jsonl", f"{CONVERSION}/lock"
 
-# In a store that is no directory the list of what is done is written anew, not for each chunk.
-_LISTED_AT_ONCE = 64
+# What is done in a store that is no directory: an empty object each, whose name says all.
+_DONE_NAMES = f"{CONVERSION}/done"
 
 
 @dataclass
@@ -67,18 +68,18 @@ class Claim:
         if self.location.path is not None:
             with (self.location.path / _DONE).open("a") as file:
                 file.write(_line(chunk))
-        elif self.resumable and len(self.done) % _LISTED_AT_ONCE == 0:
-            self.list_done()
-
-    def list_done(self) -> None:
-        """Write the list of what is done, where it cannot grow line by line."""
-        if self.location.path is None and self.resumable:
-            self.location.write(_DONE, "".join(map(_line, self.done.values())).encode())
+        elif self.resumable:
+            facts = f"{chunk.number}-{chunk.frames}-{chunk.checksum}"
+            self.location.write(f"{_DONE_NAMES}/{facts}", b"")
 
     def finished(self) -> None:
         """Note that there is nothing left to do."""
         if self.resumable:
-            self.location.delete(_STATE)
+            self.location.delete(CONVERSION_STATE)
+
+
+def _done_key(location: Location) -> str:
+    return _DONE_NAMES if location.path is None else _DONE
 
 
 def _line(chunk: DoneChunk) -> str:
@@ -116,7 +117,7 @@ def claimed(
     except BaseException:
         _remove_made(made)
         raise
-    spool = Path(tempfile.mkdtemp(prefix="imgstore-zarr-"))
+    spool = _make_spool(spec)
     claim: Claim | None = None
     begun: dict[str, Any] | None = None
     try:
@@ -124,7 +125,8 @@ def claimed(
         begun = _read_state(location)
         if begun is None:
             _refuse_existing(location, layout)
-            location.delete(_DONE)
+            if can_delete(location):
+                location.delete(_done_key(location))
         else:
             _check_same(location, begun, document)
             spec = dataclasses.replace(spec, uuid=begun["uuid"])
@@ -140,19 +142,25 @@ def claimed(
         claim.stored_shape = sink.info.stored_shape
         sink.close()
         if begun is None and claim.resumable:
-            location.write(_STATE, json.dumps(document).encode())
+            location.write(CONVERSION_STATE, json.dumps(document).encode())
         yield claim
     finally:
         shutil.rmtree(spool, ignore_errors=True)
         is_begun = begun is not None or (claim is not None and bool(claim.done))
-        if is_begun and location.exists(_STATE):
+        if is_begun and location.exists(CONVERSION_STATE):
             lock.release()
         else:
             # Finished, or nothing was done: the lock last, since the folder is somebody else's then.
-            for key in (_STATE, _DONE) if can_delete(location) else ():
+            for key in (CONVERSION_STATE, _done_key(location)) if can_delete(location) else ():
                 location.delete(key)
             lock.remove()
             _remove_made([location.path / CONVERSION, *made] if location.path else [])
+
+
+def _make_spool(spec: RecordingSpec) -> Path:
+    if spec.spool is not None:
+        spec.spool.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="imgstore-zarr-", dir=spec.spool))
 
 
 def refuse_occupied(location: Location, layout: JoinsChunks) -> None:
@@ -163,7 +171,7 @@ def refuse_occupied(location: Location, layout: JoinsChunks) -> None:
     RecordingExistsError
         What is there.
     """
-    if not location.exists(_STATE):
+    if not location.exists(CONVERSION_STATE):
         _refuse_existing(location, layout)
 
 
@@ -181,7 +189,7 @@ def _refuse_existing(location: Location, layout: JoinsChunks) -> None:
 def _read_state(location: Location) -> dict[str, Any] | None:
     """Return what is being converted; None where that was not noted, or not whole, yet."""
     try:
-        state: Any = json.loads(location.read(_STATE))
+        state: Any = json.loads(location.read(CONVERSION_STATE))
     except (FileNotFoundError, ValueError):
         return None
     return state if isinstance(state, dict) and "uuid" in state else None
@@ -219,6 +227,11 @@ def _remove_made(made: list[Path]) -> None:
 
 def _read_done(location: Location, layout: JoinsChunks) -> dict[int, DoneChunk]:
     """Read which chunks are done; a last line that is cut off does not count."""
+    if location.path is None:
+        noted = (map(int, name.split("-")) for name in location.names(_DONE_NAMES))
+        done = {chunk.number: chunk for chunk in itertools.starmap(DoneChunk, noted)}
+        there = each(lambda number: layout.has_chunk(location, number), [*done])
+        return {number: done[number] for number in itertools.compress(done, there)}
     try:
         text = location.read(_DONE).decode()
     except FileNotFoundError:

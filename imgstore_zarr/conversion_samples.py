@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.cores import in_order
-from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
+from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, InvalidMetadataError
 from imgstore_zarr.extra import ExtraData, HasSampledData, SampledSource, sample_blocks
 from imgstore_zarr.index import Float64s, Int64s
 from imgstore_zarr.layouts import Holds
+from imgstore_zarr.report import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,24 +121,27 @@ class Beside:
         """
         if not isinstance(extra, HasSampledData):
             return cls(extra.read(skip), {})
-        if not skip:
+        try:
             found = extra.sampled()
             return cls(_table(found.records), found.datasets)
+        except (ChunkMissingError, CorruptChunkError, InvalidMetadataError):
+            if not skip:
+                raise
+        datasets: Mapping[str, SampledSource] = {}
+        impossible = []
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             records = extra.read(ignore_corrupt_chunks=True)
-        left_out = []
-        for text in (str(warning.message) for warning in told):
-            if text.startswith(_LEFT_OUT):
-                left_out.append(text.removeprefix(_LEFT_OUT))
-            else:
+            try:
+                datasets = extra.datasets(ignore_corrupt_chunks=True)
+            except (ChunkMissingError, CorruptChunkError, InvalidMetadataError) as error:
+                impossible = [f"everything that was sampled beside the frames, since {error}"]
+        texts = dict.fromkeys(str(warning.message) for warning in told)
+        left_out = [text.removeprefix(_LEFT_OUT) for text in texts if text.startswith(_LEFT_OUT)]
+        for text in texts:
+            if not text.startswith(_LEFT_OUT):
                 warnings.warn(text, stacklevel=2)
-        try:
-            datasets = extra.datasets()
-        except (ChunkMissingError, CorruptChunkError) as error:
-            datasets = {}
-            left_out.append(f"everything that was sampled beside the frames, since {error}")
-        return cls(records, datasets, tuple(left_out))
+        return cls(records, datasets, (*left_out, *impossible))
 
 
 def _table(records: SampledSource | pd.DataFrame | None) -> pd.DataFrame | None:
@@ -172,60 +177,84 @@ def taken_along(
     left_out: list[str] = []
     for name, source in datasets.items():
         described = _described(name, source)
-        foreign = {str(dtype) for dtype in source.dtypes.values()} - holds.sample_dtypes
+        dtypes = {*source.dtypes.values()}
+        foreign = {str(dtype) for dtype in dtypes if dtype.name not in holds.sample_dtypes}
         if not holds.sample_dtypes:
             left_out.append(described)
-            continue
-        if foreign:
+        elif foreign:
             left_out.append(f"{described}, of the type {', '.join(sorted(foreign))}")
-            continue
-        if skip:
-            whole, source = source, _readable(source)
-            if lost := int(whole.lengths.sum() - source.lengths.sum()):
-                left_out.append(f"{lost} samples of {name} that cannot be read")
-        if span is not None and not source.timed:
+        elif span is not None and not source.timed:
             left_out.append(f"{described}, since nothing says when they were taken")
-            continue
-        taken[name] = source if span is None else _between(source, *span)
+        elif span is not None and np.isnan(span[0]):
+            left_out.append(f"{described}, since no frame that is kept has a time")
+        elif span is None and not skip:
+            taken[name] = source
+        else:
+            seen = [*in_order(partial(_look, source, span, skip), sample_blocks(source))]
+            taken[name] = _picked(source, seen)
+            if lost := sum(part.unreadable for part in seen):
+                left_out.append(f"{counted(lost, 'sample')} of {name} that cannot be read")
+            if lost := sum(part.timeless for part in seen):
+                left_out.append(
+                    f"{counted(lost, 'sample')} of {name}, since nothing says when they were taken"
+                )
     return taken, left_out
 
 
 def _described(name: str, source: SampledSource) -> str:
     rate = f", {source.samplerate:g} Hz" if source.samplerate else ""
-    return f"{name} ({int(source.lengths.sum())} samples of {len(source.dtypes)}{rate})"
+    samples, columns = int(source.lengths.sum()), len(source.dtypes)
+    return f"{name} ({counted(samples, 'sample')} of {counted(columns, 'column')}{rate})"
 
 
-def _between(source: SampledSource, first: float, end: float) -> PickedSamples:
-    """The samples that were taken from one time to just before another; times may go back."""
+class _Seen(NamedTuple):
+    """What is to be taken of a block.
 
-    def kept(bounds: tuple[int, int]) -> NDArray[np.bool_]:
-        times = source.times(*bounds)
-        return (times >= first) & (times < end)
+    Attributes
+    ----------
+    edges
+        int64 (n,), where samples that are taken begin and end, by turns.
+    unreadable, timeless
+        How many samples are left out since they cannot be read, or since nothing says when they were
+        taken.
+    """
 
-    return _picked(source, in_order(kept, sample_blocks(source)))
+    edges: Int64s
+    unreadable: int = 0
+    timeless: int = 0
 
 
-def _readable(source: SampledSource) -> SampledSource:
-    """The samples of which every column can be read, as far as blocks tell."""
+def _look(
+    source: SampledSource, span: tuple[float, float] | None, skip: bool, bounds: tuple[int, int]
+) -> _Seen:
+    """Look which samples of a block were taken in a span, and whether all columns of them can be read.
 
-    def kept(bounds: tuple[int, int]) -> NDArray[np.bool_]:
-        try:
+    Times may go back. What cannot be read, and only that which is wanted, is told by blocks.
+    """
+    start, stop = bounds
+    wanted, timeless = np.ones(stop - start, np.bool_), 0
+    try:
+        if span is not None:
+            times = source.times(start, stop)
+            wanted = (times >= span[0]) & (times < span[1])
+            timeless = int(np.isnan(times).sum())
+        if skip and wanted.any():
+            first, last = np.flatnonzero(wanted)[[0, -1]] + start
             for column in source.dtypes:
-                source.read(column, *bounds)
-            if source.timed:
-                source.times(*bounds)
-        except (ChunkMissingError, CorruptChunkError):
-            return np.zeros(bounds[1] - bounds[0], np.bool_)
-        return np.ones(bounds[1] - bounds[0], np.bool_)
+                source.read(column, int(first), int(last) + 1)
+            if source.timed and span is None:
+                source.times(start, stop)
+    except (ChunkMissingError, CorruptChunkError):
+        if not skip:
+            raise
+        return _Seen(np.empty(0, np.int64), int(wanted.sum()), timeless)
+    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
+    return _Seen(edges + start, 0, timeless)
 
-    return _picked(source, in_order(kept, sample_blocks(source)))
 
-
-def _picked(source: SampledSource, masks: Iterable[NDArray[np.bool_]]) -> PickedSamples:
-    edges: list[Int64s] = []
-    inside, done = False, 0
-    for mask in masks:
-        edges.append(np.flatnonzero(np.diff(mask, prepend=inside)) + done)
-        inside, done = bool(mask[-1]), done + len(mask)
-    bounds = np.concatenate([*edges, np.array([done] if inside else [], np.int64)])
-    return PickedSamples(source, bounds[::2], bounds[1::2])
+def _picked(source: SampledSource, seen: Sequence[_Seen]) -> PickedSamples:
+    edges = np.concatenate([np.empty(0, np.int64), *(part.edges for part in seen)])
+    # A range that ends where the next block's begins goes on there.
+    within = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, np.concatenate([within, within + 1]))
+    return PickedSamples(source, edges[::2], edges[1::2])

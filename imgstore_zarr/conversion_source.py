@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.clock import ClockCorrection
 from imgstore_zarr.conversion_samples import Beside
 from imgstore_zarr.described import NAN
@@ -84,13 +84,18 @@ class Selection:
     def span(self, index: FrameIndex, name: str) -> tuple[float, float] | None:
         """Return the times (half-open) of what else was recorded then; None where nothing is cut off.
 
-        It goes from the first frame time that is kept up to that which comes after the last one: so what
-        is cut in two is in one of both parts. Where no frame is earlier, or later, there is no end.
+        A cut by ``time`` alone is cut there. Otherwise it goes from the first frame time that is kept up
+        to that which comes after the last one: so what is cut in two is in one of both parts. Where no
+        frame is earlier, or later, there is no end. NaN where no frame that is kept has a time.
         """
+        if self.frames is None and self.time is not None:
+            begin, end = self.time
+            return -np.inf if begin is None else begin, np.inf if end is None else end
         times = index.frame_time
         kept = times[self._cut(index, name)]
-        if np.isfinite(kept).any():
-            first, last = np.nanmin(kept), np.nanmax(kept)
+        known = kept[np.isfinite(kept)]
+        if len(known):
+            first, last = known.min(), known.max()
             start = float(first) if (times < first).any() else -np.inf
             stop = float(np.min(times, where=times > last, initial=np.inf))
             return None if np.isinf([start, stop]).all() else (start, stop)

@@ -49,9 +49,10 @@ class CorrectedExtra:
         """Return the rate in Hz by the recording's own clock; see `ExtraData`."""
         return self.extra.samplerate()
 
-    def datasets(self) -> Mapping[str, SampledSource]:
+    def datasets(self, ignore_corrupt_chunks: bool = False) -> Mapping[str, SampledSource]:
         """Return what was sampled; see `HasSampledData`."""
-        found = self.extra.datasets() if isinstance(self.extra, HasSampledData) else {}
+        extra = self.extra
+        found = extra.datasets(ignore_corrupt_chunks) if isinstance(extra, HasSampledData) else {}
         return {name: _CorrectedSamples(source, self.clock) for name, source in found.items()}
 
     def sampled(self) -> SampledData:

@@ -120,8 +120,13 @@ class SampledData:
 class HasSampledData(Protocol):
     """Extra data that may have been sampled at a rate, beside one record after the other."""
 
-    def datasets(self) -> Mapping[str, SampledSource]:
+    def datasets(self, ignore_corrupt_chunks: bool = False) -> Mapping[str, SampledSource]:
         """Return what was sampled, by name; reads no samples.
+
+        Parameters
+        ----------
+        ignore_corrupt_chunks
+            Leave out, with a warning, files that cannot be read, instead of raising.
 
         Raises
         ------

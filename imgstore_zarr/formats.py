@@ -22,7 +22,7 @@ from imgstore_zarr.errors import (
     UnsupportedFormatError,
 )
 from imgstore_zarr.index import FrameIndex
-from imgstore_zarr.layouts import CONVERSION, Layout, Repairs
+from imgstore_zarr.layouts import CONVERSION_STATE, Layout, Repairs
 from imgstore_zarr.recording import RecordingSpec
 from imgstore_zarr.report import Report, inspected_report
 from imgstore_zarr.storage import (
@@ -143,7 +143,7 @@ def _advice(location: Location) -> str:
             "; a video by itself is no recording: convert(...) makes one of it, with its timestamps as "
             "frame times; VideoFile(...) reads it as it is"
         )
-    if location.exists(CONVERSION):
+    if location.exists(CONVERSION_STATE):
         return "; a conversion to it is not finished: the same call of convert finishes it"
     chunks = [name for name in location.names() if _CHUNK.fullmatch(name)]
     if not chunks:
@@ -311,7 +311,7 @@ def refuse_spool(location: Location, spec: RecordingSpec) -> None:
 
 def _refuse_conversion(location: Location) -> None:
     with contextlib.suppress(PermissionError):  # the layout says so
-        if location.exists(CONVERSION):
+        if location.exists(CONVERSION_STATE):
             raise RecordingExistsError(
                 f"{location.name} holds a conversion that is not finished; finish it by the same call "
                 "of convert, or choose another place"

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import InvalidMetadataError
 
 Int64s = NDArray[np.int64]

@@ -32,7 +32,7 @@ class Problem:
         ``chunk-missing``, ``chunk-damaged``, ``chunk-length``, ``chunk-without-index``,
         ``index-damaged``, ``index-left-over``, ``extra-data-damaged``, ``extra-data-without-chunk``,
         ``left-over``, ``metadata-changed``, ``repair-due``, ``frames-lost``,
-        ``frames-damaged``, ``recording-damaged``.
+        ``frames-damaged``, ``recording-damaged``, ``not-checked``.
     message
         What it is, and what to do.
     chunk
@@ -194,6 +194,10 @@ class Repairs(Protocol):
 
 CONVERSION = ".conversion"
 """The folder in a recording to which another one is being converted, or was before an interruption."""
+
+
+CONVERSION_STATE = f"{CONVERSION}/state.json"
+"""Says what is being converted; gone as soon as the recording is whole."""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import copy
 import datetime as dt
 import json
 import operator
+import os
 import uuid as uuid_module
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import InvalidMetadataError, UnsupportedFormatError
 from imgstore_zarr.pixels import Conversion, check_encoding
 
@@ -201,6 +203,9 @@ class RecordingSpec:
         Shape of the unit of compression, (frames, y, x[, channel]); None is one frame.
     durable
         Whether what is flushed must also survive power loss.
+    spool
+        The folder in which a recording grows that goes to object storage or a Zarr store; None is one in
+        the user's cache.
     options
         What only one layout understands (``crf``, ``fps``, ...).
     """
@@ -214,6 +219,7 @@ class RecordingSpec:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     inner_chunks: tuple[int, ...] | None = None
     durable: bool = False
+    spool: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     uuid: str = field(default_factory=lambda: uuid_module.uuid4().hex)
     created: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
@@ -232,6 +238,7 @@ class RecordingSpec:
         metadata: Mapping[str, Any] | None,
         inner_chunks: tuple[int, ...] | None,
         durable: bool,
+        spool: str | os.PathLike[str] | None,
         options: Mapping[str, Any],
     ) -> RecordingSpec:
         """Build a spec from what a user gave.
@@ -274,6 +281,7 @@ class RecordingSpec:
             metadata=_own_copy(metadata),
             inner_chunks=None if inner_chunks is None else _sizes("inner_chunks", inner_chunks),
             durable=durable,
+            spool=None if spool is None else Path(spool).expanduser().absolute(),
             options=dict(options),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.analysed import Analysed
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.clock import ClockCorrection
 from imgstore_zarr.corrected_extra import CorrectedExtra
 from imgstore_zarr.described import NAN, FrameMetadata

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult
 from xarray.indexes import PandasIndex
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import FrameNotFoundError
 
 _SHOWN = 5

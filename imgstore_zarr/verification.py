@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,13 @@ Progress = Callable[[int, int], None]
 _Read = Callable[[int, int], object]
 
 
-def verify(location: object, *, quick: bool = False, progress: Progress | None = None) -> Report:
+def verify(
+    location: object,
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Report:
     """Check a recording: metadata, index, every file, and every frame.
 
     Every checksum of the Zarr layout is compared, and every image of video and directories decoded.
@@ -48,6 +55,8 @@ def verify(location: object, *, quick: bool = False, progress: Progress | None =
         Leave out the pixels and the extra data.
     progress
         Called with the number of frames that are done, and of all.
+    storage_options
+        Of a URL of object storage; see `open`.
 
     Returns
     -------
@@ -59,7 +68,7 @@ def verify(location: object, *, quick: bool = False, progress: Progress | None =
     RecordingNotFoundError, RecordingAccessError, UnsupportedFormatError, UnsupportedVersionError
         The recording cannot be checked.
     """
-    place = locate(location)
+    place = locate(location, storage_options)
     layout = find_layout(place)
     try:
         parts = layout.open(place)
@@ -69,10 +78,16 @@ def verify(location: object, *, quick: bool = False, progress: Progress | None =
         report = inspected_report(layout, place, parts)
         found = [*_left_over(layout, place, parts)]
         if not quick:
+            # What a report leaves out, since it would take long, is done here.
+            left = [one for one in report.problems if one.kind != "not-checked"]
+            report = replace(report, problems=tuple(left))
             gone = {one.chunk for one in report.problems if one.kind == "chunk-missing"}
             found += _damaged_frames(place.name, parts, gone, progress or _silent)
-            if not any(one.kind == "extra-data-damaged" for one in report.problems):
-                found += _damaged_extra(parts)
+            damaged = [one for one in report.problems if one.kind == "extra-data-damaged"]
+            if not damaged:
+                found += _damaged_records(parts)
+            told = {one.message for one in damaged}
+            found += [one for one in _damaged_samples(parts) if one.message not in told]
     finally:
         parts.frames.close()
     return with_problems(report, found)
@@ -86,19 +101,19 @@ def _left_over(layout: Layout, location: Location, parts: Parts) -> Iterable[Pro
     return layout.left_over(location, parts.index) if isinstance(layout, FindsLeftOvers) else ()
 
 
-def _damaged_extra(parts: Parts) -> Iterator[Problem]:
+def _damaged_records(parts: Parts) -> Iterator[Problem]:
     try:
         parts.extra.read()
     except ImgStoreError as error:
         yield Problem("extra-data-damaged", str(error))
-    if isinstance(parts.extra, HasSampledData):
-        yield from _damaged_samples(parts.extra)
 
 
-def _damaged_samples(extra: HasSampledData) -> Iterator[Problem]:
+def _damaged_samples(parts: Parts) -> Iterator[Problem]:
     """Read every sample; the first damage of each column is told."""
+    if not isinstance(parts.extra, HasSampledData):
+        return
     try:
-        datasets = extra.datasets().values()
+        datasets = parts.extra.datasets().values()
     except ImgStoreError as error:
         yield Problem("extra-data-damaged", str(error))
         return

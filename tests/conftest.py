@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 import imgstore_zarr
 from tests.reference import Reference, reference_python
+from tests.servers.fixtures import azure, s3, through_proxy
+
+__all__ = ["azure", "s3", "through_proxy"]
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("project", deadline=None)
@@ -29,6 +32,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the recordings made by others are not beside the repository")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's cache, where spools are: not that of the one who runs the tests."""
+    path = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(path))
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -259,7 +262,7 @@ def test_there_is_no_place_for_them(tmp_path: Path, target: str) -> None:
         writer.add_image(np.zeros((48, 64), np.uint8), 0, 1.0)
     write_h5(tmp_path / "source/000000.extra_data.h5", {"audio": audio(0)}, first=0, used=[0])
     report = convert(tmp_path / "source", tmp_path / "copy", target)
-    assert report.left_out == ("audio (23 samples of 2, 250 Hz)",)
+    assert report.left_out == ("audio (23 samples of 2 columns, 250 Hz)",)
 
 
 def test_text_is_left_out(tmp_path: Path) -> None:
@@ -267,7 +270,7 @@ def test_text_is_left_out(tmp_path: Path) -> None:
     chunks = [{"audio": audio(i), "notes": text[i]} for i in range(CHUNKS)]
     source = recorded(tmp_path / "source", chunks)
     report = convert(source, tmp_path / "copy", "zstd/zarr", verify=True)
-    assert report.left_out == ("notes (63 samples of 1, 250 Hz), of the type |S3",)
+    assert report.left_out == ("notes (63 samples of 1 column, 250 Hz), of the type |S3",)
     assert "notes" not in tree_of(tmp_path / "copy").children
 
 
@@ -277,7 +280,21 @@ def test_samples_of_which_nothing_says_when(tmp_path: Path) -> None:
     assert_same_tree(tree_of(source), tree_of(tmp_path / "copy"))
     report = convert(source, tmp_path / "cut", "zstd/zarr", frames=slice(0, 3))
     (left_out,) = report.left_out
-    assert left_out == "audio (63 samples of 2), since nothing says when they were taken"
+    assert left_out == "audio (63 samples of 2 columns), since nothing says when they were taken"
+
+
+def test_samples_of_different_rates(tmp_path: Path) -> None:
+    """They make no dataset; the rest comes along when that is asked for."""
+    chunks = [{"daq": daq(i), "audio": audio(i, rate=RATE + (i == 2))} for i in range(CHUNKS)]
+    source = recorded(tmp_path / "source", chunks)
+    with pytest.raises(imgstore_zarr.InvalidMetadataError, match="samplerate of audio"):
+        convert(source, tmp_path / "copy", "zstd/zarr")
+    with pytest.warns(UserWarning, match="audio"):
+        report = convert(source, tmp_path / "copy", "zstd/zarr", damaged="skip", verify=True)
+    (left_out,) = report.left_out
+    assert left_out.startswith("everything that was sampled beside the frames, since")
+    assert "samplerate of audio" in left_out
+    assert imgstore_zarr.verify(tmp_path / "copy").problems == ()
 
 
 # Cuts.
@@ -291,7 +308,8 @@ CUTS: list[tuple[dict[str, Any], float, float]] = [
     ({"frames": slice(1, 5), "stride": 10}, TIMES[1], TIMES[5]),
     ({"frames": [4, 2]}, TIMES[2], TIMES[5]),
     ({"time": (TIMES[1], TIMES[4])}, TIMES[1], TIMES[4]),
-    ({"time": (TIMES[1] - 0.01, TIMES[3] + 0.01)}, TIMES[1], TIMES[4]),
+    ({"time": (TIMES[1] - 0.01, TIMES[3] + 0.01)}, TIMES[1] - 0.01, TIMES[3] + 0.01),
+    ({"time": (TIMES[1], TIMES[5]), "frames": slice(0, 3)}, TIMES[1], TIMES[3]),
     ({"time": (None, TIMES[2]), "roi": (slice(0, 2), slice(1, 4))}, -np.inf, TIMES[2]),
 ]
 
@@ -322,6 +340,43 @@ def test_parts_of_a_cut_have_every_sample_once(tmp_path: Path, source: Path) -> 
     np.testing.assert_array_equal(np.concatenate(parts), stored(source, "audio", 0))
 
 
+@pytest.mark.parametrize(("cut", "kept"), [(slice(0, 3), 23), (slice(3, None), 31)], ids=str)
+def test_a_chunk_of_which_nothing_says_when(
+    tmp_path: Path, source: Path, cut: slice, kept: int
+) -> None:
+    """Its file has no row of a frame, so nobody knows on which side of a cut its samples are."""
+    with h5py.File(source / "000001.extra_data.h5", "r+") as file:
+        camera = file["camera"][:]
+        camera["frame_number"] = -1
+        file["camera"][...] = camera
+    assert convert(source, tmp_path / "all", "zstd/zarr", verify=True).left_out == ()
+    expected = stored(source, "audio", 0)
+    np.testing.assert_array_equal(array(tmp_path / "all", "sampled/audio/left")[:], expected)
+    report = convert(source, tmp_path / "cut", "zstd/zarr", frames=cut, verify=True)
+    assert report.left_out == ("9 samples of audio, since nothing says when they were taken",)
+    assert array(tmp_path / "cut", "sampled/audio/left").shape == (kept,)
+
+
+def test_frames_that_have_no_time(tmp_path: Path) -> None:
+    whole = recorded(tmp_path / "whole")
+    source = tmp_path / "source"
+    with imgstore_zarr.create(source, "npy/dir", (4, 5), chunksize=2) as writer:
+        for i in range(FRAMES):
+            writer.add_image(np.zeros((4, 5), np.uint8), i, np.nan if i == 3 else TIMES[i])
+    for path in whole.glob("*.extra_data.h5"):
+        path.rename(source / path.name)
+    report = convert(source, tmp_path / "none", "zstd/zarr", frames=[3], verify=True)
+    assert report.left_out == (
+        "daq (6 samples of 2 columns), since no frame that is kept has a time",
+        "audio (63 samples of 2 columns, 250 Hz), since no frame that is kept has a time",
+    )
+    convert(source, tmp_path / "some", "zstd/zarr", frames=[3, 4], verify=True)
+    times = audio_times()
+    kept = (times >= TIMES[4]) & (times < TIMES[5])
+    found = array(tmp_path / "some", "sampled/audio/time")[:]
+    np.testing.assert_array_equal(found, times[kept])
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_times_that_go_back(tmp_path: Path, source: Path) -> None:
     """A cut then takes several ranges of samples."""
@@ -339,6 +394,18 @@ def test_times_that_go_back(tmp_path: Path, source: Path) -> None:
     np.testing.assert_array_equal(array(copy, "sampled/audio/time")[:], times[kept])
     expected = stored(source, "audio", 0)[kept]
     np.testing.assert_array_equal(array(copy, "sampled/audio/left")[:], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*audio in")
+def test_a_file_that_is_cut_off_costs_its_own_samples_only(tmp_path: Path, source: Path) -> None:
+    file = source / "000001.extra_data.h5"
+    file.write_bytes(file.read_bytes()[:900])
+    report = convert(source, tmp_path / "copy", "zstd/zarr", damaged="skip", verify=True)
+    (left_out,) = report.left_out
+    assert "000001.extra_data.h5" in left_out
+    expected = np.delete(audio_times(), np.s_[23:32])
+    np.testing.assert_array_equal(array(tmp_path / "copy", "sampled/audio/time")[:], expected)
+    assert array(tmp_path / "copy", "sampled/daq/volts").shape == (4,)
 
 
 # Crashes and damage.
@@ -373,6 +440,44 @@ def test_a_crash_in_the_middle(
     assert imgstore_zarr.verify(copy).problems == ()
 
 
+KILLED = """
+import os, signal, sys
+import imgstore_zarr
+from imgstore_zarr.native import sampled_columns
+from imgstore_zarr.storage import Directory
+
+sampled_columns.SAMPLED_CHUNK = 7
+write = Directory.write
+
+def killing(self, key, data, *, durable=False):
+    if (str(self.root), key) == (sys.argv[2], sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, key, data, durable=durable)
+
+Directory.write = killing
+imgstore_zarr.convert(sys.argv[1], sys.argv[2], "zstd/zarr", chunksize=2)
+"""
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(
+    "at",
+    ["sampled/audio/right/c/3", "sampled/audio/time/c/8", "sampled/daq/zarr.json", "zarr.json"],
+)
+def test_it_is_killed_while_it_copies_samples(tmp_path: Path, source: Path, at: str) -> None:
+    copy = tmp_path / "copy"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(copy), at], timeout=100, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(imgstore_zarr.RecordingNotFoundError, match="is not finished"):
+        imgstore_zarr.open(copy)
+    assert convert(source, copy, "zstd/zarr", chunksize=2, verify=True).resumed == 3
+    assert_same_tree(tree_of(source), tree_of(copy))
+    assert imgstore_zarr.verify(copy).problems == ()
+    assert not (copy / ".conversion").exists()
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("damage", ["flipped", "missing", "cut off"])
 @pytest.mark.parametrize("column", ["right", "time"])
@@ -397,16 +502,21 @@ def test_damage_is_found(tmp_path: Path, source: Path, damage: str, column: str)
     assert tree["audio/left"].to_numpy().shape == (63,)
 
 
-def test_damaged_samples_of_motif_are_found(tmp_path: Path, source: Path) -> None:
-    with h5py.File(source / "000001.extra_data.h5", "r+") as file:
+def damage_audio(path: Path) -> None:
+    """Store the audio of a file anew with checksums, and damage the samples from the fourth on."""
+    with h5py.File(path, "r+") as file:
         values, attributes = file["audio"][:], dict(file["audio"].attrs)
         del file["audio"]
         stored_ = file.create_dataset("audio", data=values, chunks=(2, 4), fletcher32=True)
         stored_.attrs.update(attributes)
         offset = stored_.id.get_chunk_info(1).byte_offset
-    with (source / "000001.extra_data.h5").open("r+b") as raw:
+    with path.open("r+b") as raw:
         raw.seek(offset)
         raw.write(b"\xff\xff")
+
+
+def test_damaged_samples_of_motif_are_found(tmp_path: Path, source: Path) -> None:
+    damage_audio(source / "000001.extra_data.h5")
     with pytest.warns(UserWarning, match="audio"):
         problems = imgstore_zarr.verify(source).problems
     # Both columns lie in it, of which the same is told.
@@ -415,14 +525,66 @@ def test_damaged_samples_of_motif_are_found(tmp_path: Path, source: Path) -> Non
     with pytest.raises(imgstore_zarr.CorruptChunkError, match=r"000001\.extra_data\.h5"):
         convert(source, tmp_path / "copy", "zstd/zarr", chunksize=2)
     # The frames are there already; what can be read comes along when that is asked for.
-    with pytest.warns(UserWarning, match="audio"):
-        report = convert(
-            source, tmp_path / "copy", "zstd/zarr", chunksize=2, damaged="skip", verify=True
-        )
+    report = convert(
+        source, tmp_path / "copy", "zstd/zarr", chunksize=2, damaged="skip", verify=True
+    )
     assert report.resumed == 3
     assert report.left_out == ("9 samples of audio that cannot be read",)
     expected = np.delete(audio_times(), np.s_[23:32])
     np.testing.assert_array_equal(array(tmp_path / "copy", "sampled/audio/time")[:], expected)
+
+
+@pytest.mark.parametrize(("cut", "lost"), [(slice(0, 2), 0), (slice(0, 3), 9), (slice(4, 6), 0)])
+def test_only_damage_within_a_cut_is_told(
+    tmp_path: Path, source: Path, cut: slice, lost: int
+) -> None:
+    damage_audio(source / "000001.extra_data.h5")
+    report = convert(
+        source, tmp_path / "copy", "zstd/zarr", frames=cut, damaged="skip", verify=True
+    )
+    assert report.left_out == (f"{lost} samples of audio that cannot be read",)[: min(lost, 1)]
+    times = audio_times()
+    ends = [-np.inf, *TIMES[1:], np.inf]
+    kept = (times >= ends[cut.start]) & (times < ends[cut.stop])
+    kept[23:32] = False
+    found = array(tmp_path / "copy", "sampled/audio/time")[:]
+    np.testing.assert_array_equal(found, times[kept])
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_nothing_is_left_of_a_run_that_took_more(tmp_path: Path, source: Path) -> None:
+    copy = tmp_path / "copy"
+    damage_audio(source / "000002.extra_data.h5")
+    with pytest.raises(imgstore_zarr.CorruptChunkError):
+        convert(source, copy, "zstd/zarr", chunksize=2)
+    # What it began in parallel is there, and more than comes along now.
+    chunks = copy / "sampled/audio/left/c"
+    assert (chunks / "7").exists()
+    (chunks / ".new-1").write_bytes(b"cut off by a kill")
+    (copy / "sampled/gone/a/c").mkdir(parents=True)
+    (copy / "sampled/gone/a/c/0").write_bytes(b"of a dataset that cannot be read now")
+    convert(source, copy, "zstd/zarr", chunksize=2, damaged="skip", verify=True)
+    assert array(copy, "sampled/audio/left").shape == (32,)
+    assert {path.name for path in chunks.iterdir()} == {"0", "1", "2", "3", "4"}
+    assert {path.name for path in (copy / "sampled").iterdir()} == {"zarr.json", "audio", "daq"}
+    assert imgstore_zarr.verify(copy).problems == ()
+
+
+def test_no_dataset_is_left_of_a_run_that_had_some(tmp_path: Path, source: Path) -> None:
+    write_sampled(Directory(tmp_path), Source.of(source).beside.datasets, durable=False)
+    assert (tmp_path / "sampled/audio/left/c/0").exists()
+    assert write_sampled(Directory(tmp_path), {}, durable=False) == {}
+    assert not (tmp_path / "sampled").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*audio in")
+def test_samples_are_verified_also_where_records_are_damaged(source: Path) -> None:
+    damage_audio(source / "000002.extra_data.h5")
+    (source / "000000.extra_data.h5").unlink()
+    (source / "000000.extra_data.json").write_text('[{"x": nonsense}]')
+    messages = [problem.message for problem in imgstore_zarr.verify(source).problems]
+    assert ["000000.extra_data.json" in one for one in messages] == [True, False]
+    assert "000002.extra_data.h5" in messages[1]
 
 
 @pytest.mark.parametrize(
@@ -533,12 +695,18 @@ class Nowhere(Directory):
         """Forget it."""
 
 
-def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
-    source: SampledSource = Ramp(80 * 2**20)
+def test_memory_does_not_grow_with_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2**16
+    monkeypatch.setattr(sampled_columns, "SAMPLED_CHUNK", size)
+    count = 50 * (CORES + 1) * size
     tracemalloc.start()
     try:
+        source: SampledSource = Ramp(count)
         write_sampled(Nowhere(tmp_path), {"ramp": source}, durable=False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < (CORES + 1) * 20 * 2**20 < 4 * int(source.lengths.sum())
+    # 4 bytes a sample: a few copies of a chunk for each core, of 50.
+    assert peak < 20 * (CORES + 1) * size

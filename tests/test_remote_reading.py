@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 import imgstore_zarr
-from imgstore_zarr import ImgStore, RecordingAccessError
-from imgstore_zarr.native.columns import COLUMN_CHUNK
+from imgstore_zarr import ImgStore, RecordingAccessError, UnsupportedFormatError
+from imgstore_zarr.native.metadata import COLUMN_CHUNK
 from imgstore_zarr.storage.requests import CONCURRENT
 from tests import servers
 from tests.servers import Fault, Place, Proxy
@@ -234,6 +234,21 @@ def test_a_shard_that_is_replaced_is_read_anew() -> None:
         writer.flush()
         np.testing.assert_array_equal(store.frames[4], IMAGES[4])
         np.testing.assert_array_equal(store.frames[0:10], IMAGES[:10])
+
+
+def test_a_cache_is_there_for_who_wants_one(far: Far) -> None:
+    place = far.place.given(cache_bytes=3 * int(np.prod(SHAPE)) + 100)
+    with Far(place, far.proxy).open() as store:
+        far.take()
+        for position in (5, 7, 7, 5):
+            np.testing.assert_array_equal(store.frames[position], IMAGES[position])
+        # The index of the shard, and each frame once.
+        assert len(far.take()) == 3
+        for position in (10, 12, 14, 5):
+            np.testing.assert_array_equal(store.frames[position], IMAGES[position])
+        assert len(far.take()) == 4
+    with pytest.raises(UnsupportedFormatError, match="cache_bytes"):
+        imgstore_zarr.open(place.url, storage_options={**place.options, "cache_bytes": "much"})
 
 
 FAULTS: dict[str, dict[str, Any]] = {

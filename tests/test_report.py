@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from imgstore_zarr import FrameIndex, Gap, Problem, RecordingInfo, Report
 from imgstore_zarr import report as report_module
-from imgstore_zarr.report import Step, Timeline, damaged_report, make_report
+from imgstore_zarr.report import Step, damaged_report, make_report
+from imgstore_zarr.timeline import Timeline
 
 INFO = RecordingInfo(
     name="/data/arena",

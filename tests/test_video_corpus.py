@@ -13,7 +13,8 @@ import pytest
 
 from imgstore_zarr import CorruptChunkError
 from imgstore_zarr.video import PacketTable, VideoFile
-from imgstore_zarr.video.container import open_container
+from imgstore_zarr.video.container import open_video
+from imgstore_zarr.video.media import LocalMedia
 from imgstore_zarr.video.packet_reading import demuxed_table, listed_table
 from tests import ffmpeg
 from tests.ffmpeg import Made
@@ -155,12 +156,13 @@ def test_frames_are_where_their_barcode_says(made: tuple[Made, Path, Images]) ->
 
 
 def _tables(path: Path) -> tuple[PacketTable | None, PacketTable]:
-    container, stream = open_container(str(path), path.name)
-    with container:
-        listed = listed_table(path, container, stream)
-    container, stream = open_container(str(path), path.name)
-    with container:
-        return listed, demuxed_table(path, container, stream)
+    media = LocalMedia(path)
+    video = open_video(media, path.name)
+    with video.container:
+        listed = listed_table(media, video)
+    video = open_video(media, path.name)
+    with video.container:
+        return listed, demuxed_table(media, video)
 
 
 def _agree(listed: PacketTable, demuxed: PacketTable) -> None:

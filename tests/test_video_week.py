@@ -66,7 +66,7 @@ def test_one_reader(week: Path) -> None:
             files.append(open_files(week))
             memory.append(resident())
     assert max(files) <= AT_REST
-    living = [one for one in open_decoders.living if one._path.startswith(str(week))]
+    living = [one for one in open_decoders.living if one.name.startswith(str(week))]
     assert len(living) <= AT_REST
     assert open_decoders.frame_cache().used <= CACHE_BYTES
     # After some chunks nothing is added any more.

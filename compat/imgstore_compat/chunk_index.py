@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location, RequestError, access_error
 
 SUFFIXES = (".npz", ".yaml")
 
@@ -77,7 +77,7 @@ def read_chunk_index(location: Location, stem: str) -> Columns | None:
             data = location.read(key)
         except FileNotFoundError:
             continue
-        except PermissionError as error:
+        except (PermissionError, RequestError) as error:
             raise access_error(location, f"reading {key}", error) from error
         except IsADirectoryError as error:
             raise CorruptChunkError(

@@ -15,7 +15,8 @@ from imgstore_compat.chunk_journal import decode_journal
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Location, RequestError, access_error, is_far
+from imgstore_zarr.storage.requests import CONCURRENT
 
 # Indexes are small files: what takes the time is to open them.
 _CONCURRENT_READS = 8
@@ -47,7 +48,8 @@ Stored = Callable[[int], int]
 def read_chunks(location: Location, stems: Stems, stored: Stored) -> Chunks:
     """Read the index of every chunk that has frames or an index."""
     joined, problems = _Joined(len(stems)), []
-    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+    # Not the threads of `each`: what is not finished is looked into, which makes requests there.
+    with ThreadPoolExecutor(CONCURRENT if is_far(location) else _CONCURRENT_READS) as pool:
         found = pool.map(lambda n: _read_chunk(location, n, stems[n], stored), stems)
         for number, (columns, problem) in zip(stems, found, strict=True):
             if columns is not None:
@@ -139,6 +141,8 @@ def read_journal(location: Location, stem: str) -> Columns | None:
         return decode_journal(location.read(stem + JOURNAL))
     except FileNotFoundError:
         return None
+    except RequestError as error:
+        raise access_error(location, f"reading {stem}{JOURNAL}", error) from error
     except IsADirectoryError as error:
         raise CorruptChunkError(
             f"{location.name}: {stem}{JOURNAL} should be a file, and is a directory"

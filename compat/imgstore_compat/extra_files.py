@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imgstore_compat.h5_files import (
     DAMAGE,
     SUFFIX,
+    Header,
     check,
     damaged,
     join_datasets,
@@ -24,9 +25,9 @@ from imgstore_compat.h5_files import (
 from imgstore_compat.h5_files import datasets as datasets  # handed on to imgstore_compat.imgstore
 from imgstore_compat.json_records import Record, parse_records
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData
+from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData, SampledSource
 from imgstore_zarr.layouts import Problem
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Location, RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +94,21 @@ class ExtraFiles:
                 warnings.warn(f"left out: {error}", stacklevel=3)
         return _joined(tables)
 
+    def datasets(self, ignore_corrupt_chunks: bool = False) -> Mapping[str, SampledSource]:
+        """Return what was sampled; see `sampled`."""
+        return join_datasets(self.location, self._headers(ignore_corrupt_chunks))
+
+    def _headers(self, ignore_corrupt_chunks: bool = False) -> list[Header]:
+        headers = []
+        for key in (key for _, key in self._keys() if key.endswith(SUFFIX)):
+            try:
+                headers.append(read_header(self.location, int(key.partition(".")[0])))
+            except CorruptChunkError as error:
+                if not ignore_corrupt_chunks:
+                    raise
+                warnings.warn(f"left out: {error}", stacklevel=3)
+        return headers
+
     def sampled(self) -> SampledData:
         """Return what Motif's HDF5 files have, without reading samples; see `HasSampledData`.
 
@@ -106,8 +122,7 @@ class ExtraFiles:
         say when the first sample was taken.
         """
         found = [*self._keys()]
-        numbers = [int(key.partition(".")[0]) for _, key in found if key.endswith(SUFFIX)]
-        headers = [read_header(self.location, number) for number in numbers]
+        headers = self._headers()
         records = None
         if headers and len(headers) == len(found):
             records = join_tables(self.location, headers)
@@ -188,6 +203,8 @@ def _problem(location: Location, is_motif: bool, key: str) -> Problem | None:
             names = {name for record in records for name in record}
             if missing := {"frame_number", "frame_index"} - names:
                 raise KeyError(*sorted(missing))
+    except RequestError as error:
+        raise damaged(location, key, error) from error
     except DAMAGE as error:
         return Problem("extra-data-damaged", str(damaged(location, key, error)), chunk)
     if complete:

@@ -8,20 +8,21 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import (
     ChunkMissingError,
     CorruptChunkError,
     ImgStoreError,
     InvalidMetadataError,
+    RecordingAccessError,
 )
 from imgstore_zarr.index import Float64s, Int64s
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location, RequestError, access_error
 
 if TYPE_CHECKING:
     import h5py
@@ -41,8 +42,12 @@ def what(key: str) -> str:
     return f"the extra data {key} of chunk {int(match[0])}" if match else f"the extra data {key}"
 
 
-def damaged(location: Location, key: str, error: Exception) -> CorruptChunkError:
+def damaged(
+    location: Location, key: str, error: Exception
+) -> CorruptChunkError | RecordingAccessError:
     """Return the error for a file of extra data that cannot be read."""
+    if isinstance(error, RequestError):
+        return access_error(location, f"reading {key}", error)
     return CorruptChunkError(
         f"{location.name}: {what(key)} are damaged ({type(error).__name__}: {error}); "
         "get_extra_data(ignore_corrupt_chunks=True) leaves them out"

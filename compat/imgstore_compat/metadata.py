@@ -21,7 +21,7 @@ from imgstore_zarr.errors import (
 )
 from imgstore_zarr.pixels import encodings
 from imgstore_zarr.recording import RecordingSpec, local_timezone
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location, ObjectStore, access_error
 
 FILE = "metadata.yaml"
 LOCK_FILE = ".lock"
@@ -266,7 +266,7 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
     """Return when a recording was made, in UTC.
 
     Old recordings do not say: then it is the date in the folder's name, local to the recording's time
-    zone, else the time at which ``metadata.yaml`` was last modified.
+    zone, else the time at which ``metadata.yaml`` was last modified, which stores of zarr do not tell.
     """
     created = metadata.store.get("created_utc")
     if created is not None:
@@ -276,6 +276,9 @@ def created_of(location: Location, metadata: StoreMetadata) -> dt.datetime:
         with contextlib.suppress(ValueError):  # digits that are no date
             local = dt.datetime.strptime(match[1], "%Y%m%d_%H%M%S")
             return local.replace(tzinfo=timezone_of(metadata)).astimezone(dt.UTC)
+    if isinstance(location, ObjectStore):
+        modified: dt.datetime = location.head(FILE)["last_modified"]
+        return modified.astimezone(dt.UTC)
     if location.path is None:
         return dt.datetime.fromtimestamp(0, dt.UTC)
     return dt.datetime.fromtimestamp((location.path / FILE).stat().st_mtime, dt.UTC)

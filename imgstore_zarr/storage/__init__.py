@@ -3,7 +3,8 @@
 from imgstore_zarr.storage.access import access_error
 from imgstore_zarr.storage.directory import Directory, FileBlob, sync_directory
 from imgstore_zarr.storage.guarded import GuardedObject
-from imgstore_zarr.storage.locating import locate
+from imgstore_zarr.storage.icechunk_branch import IcechunkBranch
+from imgstore_zarr.storage.locating import locate, locate_ends
 from imgstore_zarr.storage.location import METADATA_FILES, Blob, Location
 from imgstore_zarr.storage.object_store import ObjectBlob, ObjectStore
 from imgstore_zarr.storage.recollection import recollecting
@@ -16,10 +17,10 @@ __all__ = [
     "Directory",
     "FileBlob",
     "GuardedObject",
+    "IcechunkBranch",
     "Location",
     "ObjectBlob",
     "ObjectStore",
-    "RefusedError",
     "ReplacedError",
     "RequestError",
     "StoreBlob",
@@ -28,6 +29,7 @@ __all__ = [
     "each",
     "is_far",
     "locate",
+    "locate_ends",
     "recollecting",
     "submit",
     "sync_directory",

@@ -38,6 +38,8 @@ def access_error(
     what
         What became of it.
     """
+    if isinstance(error, RecordingAccessError):
+        return error
     refused = isinstance(error, PermissionError)
     known = _PERMISSIONS if refused else "check the storage, and try again"
     advice = getattr(error, "advice", None) or _ADVICE.get(error.errno or 0, known)

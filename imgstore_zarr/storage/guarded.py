@@ -38,6 +38,10 @@ class GuardedObject:
         self._tried.clear()
         return self._known
 
+    def confirm(self) -> None:
+        """Raise ReplacedError where somebody else has written it."""
+        self._check(self._found()[0])
+
     def write(self, data: bytes) -> None:
         """Put the object; what failed can be called again.
 

@@ -58,7 +58,8 @@ def linked_names(page: bytes, folder: str) -> list[str]:
             continue  # other ways to sort the page
         # However the server quotes, and wherever it is mounted.
         path = quote(unquote(parts.path))
-        before, there, below = path.partition(tail) if path.startswith(tail) else path.rpartition(tail)
+        cut = path.partition if path.startswith(tail) else path.rpartition
+        _, there, below = cut(tail)
         if there and below and "/" not in below.rstrip("/") and below.strip("/") not in ("..", "."):
             names.add(unquote(below))
     return sorted(names, key=lambda name: name.rstrip("/"))

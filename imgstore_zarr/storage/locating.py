@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.storage.directory import Directory
+from imgstore_zarr.storage.icechunk_branch import IcechunkBranch
 from imgstore_zarr.storage.location import METADATA_FILES, Location
 from imgstore_zarr.storage.object_store import ObjectStore
 from imgstore_zarr.storage.urls import SCHEMES, object_store
@@ -64,6 +65,25 @@ def locate(location: object, storage_options: Mapping[str, Any] | None = None) -
     return _of_path(location) or _of_store(location)
 
 
+def locate_ends(
+    storage_options: Mapping[str, Any] | None, *locations: object
+) -> tuple[object, ...]:
+    """Return several locations, with the options in those that are URLs of object storage.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        There are options, and none of them is one.
+    """
+    far = [isinstance(one, str) and urlsplit(one).scheme.lower() in SCHEMES for one in locations]
+    if storage_options and not any(far):
+        raise UnsupportedFormatError(
+            "storage_options are for URLs of object storage, of which none was given; leave them out"
+        )
+    pairs = zip(locations, far, strict=True)
+    return tuple(locate(one, storage_options) if is_url else one for one, is_url in pairs)
+
+
 def _of_path(location: object) -> Directory | None:
     if isinstance(location, bytes):
         location = os.fsdecode(location)
@@ -89,8 +109,11 @@ def _of_store(location: object) -> Location:
     zarr_store = sys.modules.get("zarr.abc.store")
     if zarr_store is not None and isinstance(location, zarr_store.Store):
         return _of_zarr(location)
-    if type(location).__module__.partition(".")[0] == "obstore" and "obstore.store" in sys.modules:
+    package = type(location).__module__.partition(".")[0]
+    if package == "obstore":
         return _of_obstore(location)
+    if package == "icechunk" and hasattr(location, "writable_session"):
+        return IcechunkBranch(cast("Any", location))
     # Not isinstance: since Python 3.12 that does not see what a wrapper hands on by __getattr__.
     if all(hasattr(location, name) for name in _LOCATION_METHODS):
         return cast("Location", location)
@@ -106,6 +129,12 @@ def _of_zarr(store: Store) -> Location:
 
     if isinstance(store, LocalStore) and not store.read_only:
         return Directory(Path(os.path.abspath(store.root)))  # noqa: PTH100 - keeps symbolic links
+    if type(store).__module__.partition(".")[0] == "icechunk" and not store.read_only:
+        raise UnsupportedFormatError(
+            "the store of a writable session of icechunk is no location, since who writes a recording "
+            "commits, too; give the repository, or imgstore_zarr.storage.IcechunkBranch(repository, "
+            "branch, group)"
+        )
     if isinstance(store, ZarrObjectStore):
         return _of_obstore(store.store, read_only=store.read_only)
     return ZarrStore(opened(store))
@@ -138,7 +167,8 @@ def _url_of(store: Any) -> str:
 
 
 def _is_upath(location: object) -> bool:
-    return all(hasattr(location, name) for name in ("storage_options", "protocol", "fs"))
+    # Of the class: to ask a path for its `fs` would connect it, by another package.
+    return all(hasattr(type(location), name) for name in ("storage_options", "protocol", "fs"))
 
 
 def _of_upath(path: Any, options: dict[str, Any]) -> tuple[object, dict[str, Any]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.storage.access import access_error
+from imgstore_zarr.storage.block_cache import BlockCache
 from imgstore_zarr.storage.index_pages import NO_LISTING, linked_names
 from imgstore_zarr.storage.recollection import is_recollecting, recalled
 from imgstore_zarr.storage.requests import (
-    OutOfRangeError,
+    RangeError,
     RefusedError,
     RequestError,
     asked,
@@ -68,7 +70,7 @@ class ObjectBlob:
             return self.read(start, self.size - start)
         try:
             return self._get({"suffix": nbytes})
-        except OutOfRangeError:
+        except RangeError:
             # Of an object without a byte there is none.
             if self._size is None and self.size == 0:
                 return b""
@@ -78,9 +80,21 @@ class ObjectBlob:
         """Return a range, or what there is of it."""
         if nbytes <= 0 or (self._size is not None and offset >= self._size):
             return b""
+        cache = self._place.cache
+        if cache is None:
+            return self._range(offset, nbytes)
+        name = self._place.full(self._key)
+        known = None if self._tag is None else cache.get((name, self._tag, offset, nbytes))
+        if known is not None:
+            return known
+        data = self._range(offset, nbytes)
+        cache.put((name, self._tag, offset, nbytes), data)
+        return data
+
+    def _range(self, offset: int, nbytes: int) -> bytes:
         try:
             return self._get((offset, offset + nbytes))
-        except OutOfRangeError:
+        except RangeError:
             if offset >= self.size:
                 return b""
             raise
@@ -134,12 +148,15 @@ class ObjectStore:
         For messages; without secrets.
     read_only
         Whether writing is refused.
+    cache
+        Keeps what is read of parts of objects; None keeps nothing.
     """
 
     store: Any = field(repr=False)
     prefix: str
     url: str
     read_only: bool = False
+    cache: BlockCache | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -156,6 +173,11 @@ class ObjectStore:
         return type(self.store).__name__
 
     @property
+    def is_web_server(self) -> bool:
+        """Whether it is listed by the pages that a web server shows for folders."""
+        return self._kind == "HTTPStore"
+
+    @property
     def knows_suffixes(self) -> bool:
         """Whether the last bytes can be asked for without knowing the size."""
         return self._kind != "AzureStore"
@@ -166,9 +188,7 @@ class ObjectStore:
 
     def below(self, key: str) -> ObjectStore:
         """Return what lies below a key, as a place of its own."""
-        return ObjectStore(
-            self.store, self.full(key), f"{self.url.rstrip('/')}/{key}", self.read_only
-        )
+        return replace(self, prefix=self.full(key), url=f"{self.url.rstrip('/')}/{key}")
 
     def read(self, key: str) -> bytes:
         """Return a whole object, by one request."""
@@ -247,7 +267,19 @@ class ObjectStore:
         return ObjectBlob(self, key)
 
     def exists(self, key: str) -> bool:
-        """Whether the object, or any below it, is there."""
+        """Whether the object, or any below it, is there.
+
+        Raises
+        ------
+        RecordingAccessError
+            Nobody can tell.
+        """
+        try:
+            return self._exists(key)
+        except RequestError as error:
+            raise access_error(self, f"looking for {key or 'objects'}", error) from error
+
+    def _exists(self, key: str) -> bool:
         try:
             if is_recollecting(key):
                 self.read(key)
@@ -260,7 +292,13 @@ class ObjectStore:
         return True
 
     def names(self, key: str = "") -> list[str]:
-        """Return the names below a key, by one listing."""
+        """Return the names below a key, by one listing.
+
+        Raises
+        ------
+        RecordingAccessError
+            The listing failed.
+        """
         return [name.rstrip("/") for name in self._listed(key)]
 
     def folders(self, key: str = "") -> list[str]:
@@ -269,16 +307,22 @@ class ObjectStore:
 
     def _listed(self, key: str) -> list[str]:
         """Names below a key, sorted; those of folders end with a slash."""
+        try:
+            return self._list(key)
+        except RequestError as error:
+            raise access_error(self, f"listing {key or 'it'}", error) from error
+
+    def _list(self, key: str) -> list[str]:
         import obstore
 
         full = self.full(key)
-        if self._kind == "HTTPStore":
+        if self.is_web_server:
             try:
                 page = asked(lambda: bytes(obstore.get(self.store, full).buffer()), key)
             except FileNotFoundError:
                 return []
             except RefusedError as error:
-                raise RefusedError(errno.EACCES, f"{error.strerror}, for a listing", NO_LISTING) from None
+                raise RefusedError(errno.EACCES, str(error.strerror), NO_LISTING) from None
             return linked_names(page, full)
         listed = asked(lambda: obstore.list_with_delimiter(self.store, full or None), key)
         found = {str(entry["path"]).rsplit("/", 1)[-1] for entry in listed["objects"]}
@@ -286,6 +330,18 @@ class ObjectStore:
             f"{prefix.rstrip('/').rsplit('/', 1)[-1]}/" for prefix in listed["common_prefixes"]
         }
         return sorted(found, key=lambda name: name.rstrip("/"))
+
+    def objects(self) -> Iterator[tuple[str, int | None]]:
+        """Iterate over the key and the size of every object, by one listing, a thousand a request."""
+        import obstore
+
+        batches = asked(
+            lambda: iter(obstore.list(self.store, self.prefix or None, chunk_size=1000)), ""
+        )
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        while (batch := asked(lambda: next(batches, None), self.prefix)) is not None:
+            for entry in batch:
+                yield str(entry["path"])[skip:], int(entry["size"])
 
     def delete(self, key: str) -> None:
         """Delete an object and everything below it."""

@@ -39,6 +39,7 @@ _CREDENTIALS = (
     "skip_signature=True for what is public; those of a web server go into its URL, "
     "https://user:password@..."
 )
+_REFUSALS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
 _OVERLOADED = (408, 429)
 _NOT_THERE = {
     "NoSuchBucket": "bucket",
@@ -68,8 +69,8 @@ class RefusedError(RequestError, PermissionError):
     """Credentials are missing, wrong, expired, or not enough."""
 
 
-class OutOfRangeError(RequestError):
-    """The object is too short for the range that was asked for."""
+class RangeError(RequestError):
+    """The range that was asked for cannot be had: the object is too short, or the server knows none."""
 
 
 class ReplacedError(RequestError):
@@ -156,19 +157,22 @@ def translated(text: str, what: str) -> RequestError:
     if "169.254." in text or "metadata.google" in text or "missing account key" in text.lower():
         return RefusedError(errno.EACCES, "there are no credentials", _CREDENTIALS)
     code, status, kind = _code(text), _STATUS.search(text), _KIND.search(text)
-    if code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"):
+    # Listings do not tell refusals from other failures.
+    if code in _REFUSALS or (status is not None and status[1] in ("401", "403")):
         return _refused(text)
     if code == "AuthorizationHeaderMalformed" or "redirect without LOCATION" in text:
-        return RequestError(errno.EIO, "the bucket is elsewhere", "check the region and the endpoint")
+        return RequestError(
+            errno.EIO, "the bucket is elsewhere", "check the region and the endpoint"
+        )
     if "StartTooLarge" in text or (status is not None and status[1] == "416"):
-        return OutOfRangeError(errno.ERANGE, f"{what!r} is shorter")
+        return RangeError(errno.ERANGE, f"{what!r} is shorter", "open it again")
     if status is not None:
         number = int(status[1])
         again = number >= 500 or number in _OVERLOADED
         advice = "" if again else "check the address and the options"
         return RequestError(errno.EIO, f"HTTP {number} {code}".rstrip() + f" for {what!r}", advice)
-    if "Range request not supported" in text:
-        return RequestError(
+    if "Range request not supported" in text or "non-partial response" in text:
+        return RangeError(
             errno.ENOTSUP,
             "the server does not answer requests for parts of a file",
             "use a server that supports HTTP Range requests, such as nginx",

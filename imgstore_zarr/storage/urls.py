@@ -16,6 +16,7 @@ from imgstore_zarr.errors import (
     RecordingAccessError,
     UnsupportedFormatError,
 )
+from imgstore_zarr.storage.block_cache import BlockCache
 from imgstore_zarr.storage.object_store import ObjectStore
 
 _S3, _GCS, _AZURE, _WEB = (
@@ -78,7 +79,12 @@ _CONTAINER = "AWS_CONTAINER_CREDENTIALS_"
 _MISSING = re.compile(r"Missing (Access|Secret)")
 
 _ENDPOINTS = ("endpoint", "endpoint_url", "base_url")
-_ENDPOINT_NAMES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+_ENDPOINT_NAMES = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+)
 
 _memories: dict[str, Any] = {}
 
@@ -95,7 +101,7 @@ def object_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
         Names of obstore's configuration of that service (``endpoint``, ``region``,
         ``access_key_id``, ...), of its client (``allow_http``, ``timeout``, ...), or
         ``retry_config``; fsspec's common names are understood. What is not given comes from the
-        environment.
+        environment. ``cache_bytes`` keeps so much of what is read of objects in memory.
 
     Raises
     ------
@@ -115,6 +121,8 @@ def object_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
         store = _memories.setdefault(parts.netloc, stores.MemoryStore())
         return InMemory(store, key, url)
     shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    options = dict(options)
+    cache = _cache(shown, options.pop("cache_bytes", None))
     try:
         config, client, retries = _sorted(parts.scheme, options)
         if any(address.startswith("http://") for address in (url, *_endpoints(config))):
@@ -142,7 +150,18 @@ def object_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
         if _MISSING.search(str(error)):
             raise _no_credentials(shown) from None
         raise UnsupportedFormatError(_explained(shown, error, options)) from None
-    return ObjectStore(store, key, shown)
+    return ObjectStore(store, key, shown, cache=cache)
+
+
+def _cache(shown: str, limit: Any) -> BlockCache | None:
+    if limit is None:
+        return None
+    try:
+        return BlockCache(int(limit))
+    except (TypeError, ValueError):
+        raise UnsupportedFormatError(
+            f"{shown}: cache_bytes must be a number of bytes, not {limit!r}"
+        ) from None
 
 
 class InMemory(ObjectStore):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,13 +106,31 @@ class ZarrStore:
 
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in _wait(listing()))
 
+    def below(self, key: str) -> ZarrStore:
+        """Return what lies below a key, as a place of its own."""
+        return ZarrStore(self.store, self._key(key))
+
+    def objects(self) -> Iterator[tuple[str, int | None]]:
+        """Iterate over the key of every object; of their sizes a listing tells nothing."""
+        prefix = f"{self.prefix}/" if self.prefix else ""
+
+        async def listing() -> list[str]:
+            return [key async for key in self.store.list_prefix(prefix)]
+
+        for key in _wait(listing()):
+            yield key.removeprefix(prefix), None
+
     def delete(self, key: str) -> None:
         """Delete an object and everything below it."""
         full = self._key(key)
         if _wait(self.store.exists(full)):
             _wait(self.store.delete(full))
         else:
-            _wait(self.store.delete_dir(full))
+            self.delete_below(key)
+
+    def delete_below(self, key: str) -> None:
+        """Delete everything below a key that is no object."""
+        _wait(self.store.delete_dir(self._key(key)))
 
 
 def _get(store: Store, key: str, byte_range: ByteRequest | None) -> bytes:

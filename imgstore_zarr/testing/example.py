@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import imgstore_zarr
+
 Record = Mapping[str, Any]
 
 INDICES: Mapping[str, Any] = {
@@ -59,6 +61,8 @@ class Example:
         Per image its frame number and its frame time.
     extra
         The records of extra data, None where there are none.
+    storage_options
+        Where the location is a URL: what `imgstore_zarr.open` takes beside it.
     """
 
     location: Any
@@ -66,6 +70,16 @@ class Example:
     numbers: Sequence[int]
     times: Sequence[float]
     extra: Sequence[Record] | None = None
+    storage_options: Mapping[str, Any] | None = None
+
+    @property
+    def place(self) -> imgstore_zarr.Location:
+        """The location, found."""
+        return imgstore_zarr.locate(self.location, self.storage_options)
+
+    def open(self) -> imgstore_zarr.ImgStore:
+        """Open the recording."""
+        return imgstore_zarr.open(self.location, storage_options=self.storage_options)
 
     @property
     def stack(self) -> NDArray[Any]:

@@ -34,18 +34,22 @@ class LayoutTests(abc.ABC):
         Whether pixels must come back bit for bit.
     tolerance
         Where they need not: how far an image may be off, as mean absolute difference.
+    survives_fork
+        Whether a process that was forked can read on. Clients of object storage cannot, and must
+        say so.
     """
 
     exact: bool = True
     tolerance: float = 3.0
+    survives_fork: bool = True
 
     @abc.abstractmethod
     def recording(self, directory: Path) -> Example:
         """Make a recording, in the directory or elsewhere."""
 
     def spellings(self, example: Example) -> Iterator[object]:
-        """Iterate over the ways to say where the recording lies."""
-        location = imgstore_zarr.locate(example.location)
+        """Iterate over the ways to say where the recording lies; URLs are opened with its options."""
+        location = example.place
         yield from (example.location, location)
         if location.path is not None:
             yield from (location.path, str(location.path), bytes(location.path))
@@ -55,7 +59,7 @@ class LayoutTests(abc.ABC):
 
     def contents(self, example: Example) -> object:
         """Return something that differs when anything has been written to the recording."""
-        path = imgstore_zarr.locate(example.location).path
+        path = example.place.path
         if path is None:
             pytest.skip("the recording is in no directory; override contents()")
         states = ((file, file.stat()) for file in (path, *path.rglob("*")))
@@ -80,15 +84,17 @@ class LayoutTests(abc.ABC):
     @pytest.fixture
     def store(self, example: Example) -> Iterator[imgstore_zarr.ImgStore]:
         """The recording under test, opened."""
-        with imgstore_zarr.open(example.location) as store:
+        with example.open() as store:
             yield store
 
     # Opening.
 
     def test_every_spelling_of_the_location_opens(self, example: Example) -> None:
-        uuid = imgstore_zarr.open(example.location).uuid
+        uuid = example.open().uuid
         for location in self.spellings(example):
-            with imgstore_zarr.open(location) as store:
+            is_url = isinstance(location, str) and "://" in location
+            options = example.storage_options if is_url else None
+            with imgstore_zarr.open(location, storage_options=options) as store:
                 assert store.frame_count == len(example), location
                 assert store.uuid == uuid
 
@@ -124,7 +130,7 @@ class LayoutTests(abc.ABC):
 
     def test_opening_and_reading_write_nothing(self, example: Example) -> None:
         before = self.contents(example)
-        with imgstore_zarr.open(example.location) as store:
+        with example.open() as store:
             _ = store.frames[...], store.get_extra_data(), store.report(), repr(store)
             _ = store.to_xarray().values, store.to_datatree()
         assert self.contents(example) == before
@@ -270,7 +276,7 @@ class LayoutTests(abc.ABC):
 
     def pickled_bytes(self, example: Example) -> int:
         """Return what the location itself takes, pickled; stores in memory take their contents."""
-        return len(pickle.dumps(imgstore_zarr.locate(example.location)))
+        return len(pickle.dumps(example.place))
 
     def test_threads(self, example: Example, store: imgstore_zarr.ImgStore) -> None:
         positions = np.random.default_rng(1).integers(0, len(example), 64)
@@ -282,7 +288,11 @@ class LayoutTests(abc.ABC):
         self.check(store.frames[...], example.stack)
 
         def read() -> None:
-            self.check(store.frames[...], example.stack)
+            if self.survives_fork:
+                self.check(store.frames[...], example.stack)
+            else:
+                with pytest.raises(imgstore_zarr.ImgStoreError, match="fork"):
+                    _ = store.frames[...]
             # What the child inherited and let go of must not wait for threads of the parent.
             gc.collect()
 

@@ -5,21 +5,49 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Container, Iterator
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
 
 _HEADER = struct.Struct(">I4s")
 _LONG_SIZE = struct.Struct(">Q")
 
 
-class _Atom(NamedTuple):
+class Readable(Protocol):
+    """A file that is open for reading."""
+
+    def read(self, nbytes: int, /) -> bytes:
+        """Read so many bytes, or as many as there are."""
+        ...
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go somewhere; return the place from the start."""
+        ...
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class Atom(NamedTuple):
+    """An atom: its kind, where it starts, where its body does, and where it says that it ends."""
+
     kind: bytes
     start: int
     body: int
     end: int
 
 
-def _atoms(file: BinaryIO) -> Iterator[_Atom]:
+def outer_atoms(file: Readable) -> Iterator[Atom]:
     """Iterate over the outermost atoms; the last may say that it ends behind the file."""
     end = file.seek(0, os.SEEK_END)
     at = 0
@@ -27,7 +55,7 @@ def _atoms(file: BinaryIO) -> Iterator[_Atom]:
         file.seek(at)
         header = file.read(_HEADER.size + _LONG_SIZE.size)
         if len(header) < _HEADER.size:
-            yield _Atom(b"", at, end, end)
+            yield Atom(b"", at, end, end)
             return
         size, kind = _HEADER.unpack_from(header)
         body = _HEADER.size
@@ -38,18 +66,16 @@ def _atoms(file: BinaryIO) -> Iterator[_Atom]:
             size = end - at  # up to the end of the file
         if size < _HEADER.size:
             return
-        yield _Atom(kind, at, at + body, at + size)
+        yield Atom(kind, at, at + body, at + size)
         at += size
 
 
-def read_atoms(
-    path: str | os.PathLike[str], kinds: Container[bytes]
-) -> Iterator[tuple[bytes, memoryview]]:
+def read_atoms(file: Readable, kinds: Container[bytes]) -> Iterator[tuple[bytes, memoryview]]:
     """Iterate over the outermost atoms of some kinds that are whole.
 
     Parameters
     ----------
-    path
+    file
         Any file.
     kinds
         The kinds of atoms, each of four bytes.
@@ -59,28 +85,27 @@ def read_atoms(
     kind, body
         What is in the atom, without its header.
     """
-    with Path(path).open("rb") as file:
-        for atom in _atoms(file):
-            if atom.kind in kinds:
-                file.seek(atom.body)
-                body = file.read(atom.end - atom.body)
-                if len(body) == atom.end - atom.body:
-                    yield atom.kind, memoryview(body)
+    for atom in outer_atoms(file):
+        if atom.kind in kinds:
+            file.seek(atom.body)
+            body = file.read(atom.end - atom.body)
+            if len(body) == atom.end - atom.body:
+                yield atom.kind, memoryview(body)
 
 
-def last_atom_end(file: BinaryIO) -> int:
+def last_atom_end(file: Readable) -> int:
     """Return where the last of the outermost atoms says that it ends."""
-    return max((atom.end for atom in _atoms(file)), default=0)
+    return max((atom.end for atom in outer_atoms(file)), default=0)
 
 
-def cut_fragment(path: str | os.PathLike[str]) -> int | None:
+def cut_fragment(file: Readable) -> int | None:
     """Return where the header of a fragment (``moof``) begins whose end is missing.
 
     FFmpeg reads a file that breaks off in the media of a fragment, but none that does in its header.
 
     Parameters
     ----------
-    path
+    file
         Any file.
 
     Returns
@@ -88,9 +113,8 @@ def cut_fragment(path: str | os.PathLike[str]) -> int | None:
     int or None
         None where the file does not break off so.
     """
-    with Path(path).open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        for atom in _atoms(file):
-            if not atom.kind or (atom.kind == b"moof" and atom.end > end):
-                return atom.start
+    end = file.seek(0, os.SEEK_END)
+    for atom in outer_atoms(file):
+        if not atom.kind or (atom.kind == b"moof" and atom.end > end):
+            return atom.start
     return None

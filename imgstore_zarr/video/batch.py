@@ -42,17 +42,22 @@ class Batch:
         order = np.argsort(positions, kind="stable")
         self._unique, starts = np.unique(positions[order], return_index=True)
         places = np.split(order, starts[1:]) if len(order) else []
+        self._ranges: list[tuple[int, int]] = []
         self._places = dict(zip(self._unique.tolist(), places, strict=True))
 
     def read(self, pool: DecoderPool, table: PacketTable) -> None:
         """Read all frames; raises what fails first in the file."""
         tasks = self._tasks(table)
+        # One frame may still be in memory, though the file's bytes are not.
+        if pool.media.is_far and table.timed and len(self._unique) > 1:
+            self._ranges = [_bytes_of(table, task) for task in tasks]
         several = usable_cores() > 1
         if len(tasks) > 1 and several:
             self._read_side_by_side(pool, tasks)
             return
-        for task in tasks:
+        for i, task in enumerate(tasks):
             with pool.lend(wide=several, position=task[0]) as lane:
+                self._prefetch(pool, i)
                 self._run(lane, task)
 
     def _tasks(self, table: PacketTable) -> list[list[int]]:
@@ -63,14 +68,19 @@ class Batch:
         tasks: list[list[int]] = []
         begun = end = -1
         for position, rank in zip(positions, table.rank_of_position[self._unique], strict=True):
-            entry = table.entry_before(int(rank))
+            entry = table.likely_entry_before(int(rank))
             # In another GOP, which is not reached by simply going on for a while.
             if entry >= end and (entry > end or entry - begun >= _TASK):
                 begun = entry
                 tasks.append([])
             tasks[-1].append(position)
-            end = table.entry_after(int(rank))
+            end = table.likely_entry_after(int(rank))
         return tasks
+
+    def _prefetch(self, pool: DecoderPool, task: int) -> None:
+        """Request the bytes of a task, and of those that come after it."""
+        if self._ranges:
+            pool.media.prefetch(self._ranges[task:])
 
     def _run(self, lane: Lane, task: list[int]) -> None:
         for position, frame in lane.decoder.frames(task):
@@ -83,17 +93,18 @@ class Batch:
             self._out[place] = self._out[first]
 
     def _read_side_by_side(self, pool: DecoderPool, tasks: list[list[int]]) -> None:
-        waiting = deque(tasks)
+        waiting = deque(enumerate(tasks))
         failed: dict[int, Exception] = {}
 
         def work() -> None:
             with pool.lend(wide=False, position=tasks[0][0]) as lane:
                 while True:
                     try:
-                        task = waiting.popleft()
+                        i, task = waiting.popleft()
                     except IndexError:
                         return
                     try:
+                        self._prefetch(pool, i)
                         self._run(lane, task)
                     except (OSError, ValueError) as error:
                         failed[task[0]] = error
@@ -112,3 +123,12 @@ class Batch:
             helper.result()
         if failed:
             raise failed[min(failed)]
+
+
+def _bytes_of(table: PacketTable, task: list[int]) -> tuple[int, int]:
+    """Where in the file the GOPs lie that hold some frames."""
+    if task[0] >= len(table):
+        return 0, 0
+    first, last = (int(table.rank_of_position[min(i, len(table) - 1)]) for i in (task[0], task[-1]))
+    start, stop = table.likely_entry_before(first), table.likely_entry_after(last)
+    return table.byte_range(start, stop)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
-from typing import BinaryIO
 
-from imgstore_zarr.video.atoms import last_atom_end
+from imgstore_zarr.video.atoms import Readable, last_atom_end
+from imgstore_zarr.video.media import Media
 
 # RFC 8794 and RFC 9559.
 _SEGMENT = b"\x18\x53\x80\x67"
 _RIFF = struct.Struct("<4sI")
 
 
-def breaks_off(path: Path, container: str) -> bool | None:
+def breaks_off(media: Media, container: str) -> bool | None:
     """Tell whether packets may be missing at the end of a file.
 
     Parameters
     ----------
-    path
+    media
         The file.
     container
         FFmpeg's name of its format.
@@ -29,7 +28,7 @@ def breaks_off(path: Path, container: str) -> bool | None:
     bool or None
         None for formats that do not say where they end, as transport streams.
     """
-    with path.open("rb") as file:
+    with media.open() as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
         if container.startswith("matroska"):
@@ -39,7 +38,7 @@ def breaks_off(path: Path, container: str) -> bool | None:
         return last_atom_end(file) > end if container.startswith("mov") else None
 
 
-def _segment_end(file: BinaryIO) -> float:
+def _segment_end(file: Readable) -> float:
     """Where the segment ends that holds everything; nowhere as long as it is being written."""
     file.seek(4)
     size, _ = _element_size(file)
@@ -50,7 +49,7 @@ def _segment_end(file: BinaryIO) -> float:
     return file.tell() + size if is_known else float("inf")
 
 
-def _element_size(file: BinaryIO) -> tuple[int, bool]:
+def _element_size(file: Readable) -> tuple[int, bool]:
     """Read a number of variable length, and whether it is one: all bits set means unknown."""
     first = file.read(1)
     length = 9 - first[0].bit_length() if first and first[0] else 1
@@ -60,7 +59,7 @@ def _element_size(file: BinaryIO) -> tuple[int, bool]:
     return value, value != mask
 
 
-def _riff_end(file: BinaryIO, end: int) -> float:
+def _riff_end(file: Readable, end: int) -> float:
     """Where the last of the lists ends; files beyond 1 GiB have several."""
     at = 0
     while at + _RIFF.size <= end:

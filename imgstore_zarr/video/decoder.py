@@ -6,24 +6,20 @@ import contextlib
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.codec_threads import use_threads
-from imgstore_zarr.video.container import open_container
+from imgstore_zarr.video.container import open_video
+from imgstore_zarr.video.frame_errors import beyond_end, of_another_format, undecodable
+from imgstore_zarr.video.media import Media
 from imgstore_zarr.video.open_decoders import frame_cache, let_go, register
 from imgstore_zarr.video.packet_checks import has_good_slices
 from imgstore_zarr.video.packet_reading import demuxed_table, listed_table
-from imgstore_zarr.video.packets import (
-    MAX_REORDERED,
-    NO_TIMESTAMP,
-    PacketTable,
-    media_packets,
-)
+from imgstore_zarr.video.packets import MAX_REORDERED, NO_TIMESTAMP, PacketTable
 
 if TYPE_CHECKING:
     from av.packet import Packet as AnyPacket
@@ -58,7 +54,7 @@ class Decoder:
 
     Parameters
     ----------
-    path
+    media
         The file.
     name
         What messages call it.
@@ -69,7 +65,7 @@ class Decoder:
     first
         What messages call the position of the first frame.
     identity
-        Device and inode of the file, if it was opened before.
+        That of the file, if it was opened before.
 
     Raises
     ------
@@ -85,19 +81,19 @@ class Decoder:
 
     def __init__(
         self,
-        path: str,
+        media: Media,
         name: str,
         table: PacketTable | None = None,
         threads: int = 1,
         first: int = 0,
-        identity: tuple[int, int] | None = None,
+        identity: Hashable = None,
     ) -> None:
         self.name = name
-        self.identity = identity or (0, 0)
+        self.identity = identity
         self._first = first
         self._handles: list[Any] = []
         self._number = register(self, self._handles)
-        self._path = path
+        self._media = media
         self._threads = threads
         self._careful = self._suspect = False
         self._packets: Iterator[Packet] = iter(())
@@ -118,26 +114,26 @@ class Decoder:
             self._prove_beginning()
 
     def _open(self) -> None:
-        self._container, self._stream = open_container(self._path, self.name)
-        facts = Path(self._path).stat()
-        if self.identity not in ((0, 0), (facts.st_dev, facts.st_ino)):
-            self._container.close()
+        self._video = open_video(self._media, self.name)
+        identity = self._media.identity
+        if self.identity not in (None, identity):
+            self._video.close()
             raise CorruptChunkError(
                 f"{self.name} was replaced by another file while it was open; open it again"
             )
-        self.identity = facts.st_dev, facts.st_ino
-        self._context = self._stream.codec_context
-        self._handles[:] = self._context, self._container
+        self.identity = identity
+        self._context = self._video.stream.codec_context
+        self._handles[:] = self._context, self._video.container
         use_threads(self._context, 1 if self._careful else self._threads)
 
     def _read_table(self) -> PacketTable:
         import av
 
         try:
-            table = listed_table(Path(self._path), self._container, self._stream)
+            table = listed_table(self._media, self._video)
             if table is None:
                 self._reopen()
-                table = demuxed_table(Path(self._path), self._container, self._stream)
+                table = demuxed_table(self._media, self._video)
         except av.FFmpegError as error:
             self.close()
             raise CorruptChunkError(
@@ -146,6 +142,7 @@ class Decoder:
         if not len(table):
             self.close()
             raise CorruptChunkError(f"{self.name} holds a video stream without frames")
+        self._media.learn(table, self._video.container.format.name)
         self._reopen()
         return table
 
@@ -161,16 +158,17 @@ class Decoder:
         import av
 
         self._stand_before(0)
-        packets = media_packets(self._container, self._stream)
+        packets = self._video.packets()
         begin: list[Packet] = []
+        has_slices = self._context.name == "ffv1"
         with contextlib.suppress(av.FFmpegError):
-            begin += itertools.islice(packets, 3)
+            begin += itertools.islice(packets, 3 if has_slices else 1)
         if not begin:
             raise CorruptChunkError(
                 f"{self.name}: its first frame is not there any more; the file changed"
             )
         # Whether the first few have good ones tells whether the file has any.
-        self._has_checksums = self._context.name == "ffv1" and any(map(has_good_slices, begin))
+        self._has_checksums = has_slices and any(map(has_good_slices, begin))
         # Damage shows again when the packet is decoded for its frame.
         with contextlib.suppress(av.FFmpegError):
             self._context.decode(begin[0])
@@ -181,7 +179,7 @@ class Decoder:
         self._ready.clear()
         self._next = rank
         self._newest = self.table.first_position(rank) - 1
-        self._finished = self._hurt = False
+        self._finished = self._hurt = self._drained = False
 
     def _stand_at(self, rank: int) -> None:
         """Make `rank` the next packet that is sent."""
@@ -191,8 +189,8 @@ class Decoder:
         self._context.flush_buffers()
         for stamp in self._stamps_before(rank):
             try:
-                self._container.seek(stamp, stream=self._stream)
-                self._packets = media_packets(self._container, self._stream)
+                self._video.seek(stamp)
+                self._packets = self._video.packets()
                 if self._skip_to(rank):
                     return
             except av.FFmpegError:
@@ -209,7 +207,7 @@ class Decoder:
     def _stamps_before(self, rank: int) -> list[int]:
         """Timestamps by which a demuxer may find a packet, or one before it."""
         table = self.table
-        stamps = [int(column[i]) for i in (rank, 0) for column in (table.dts, table.pts)]
+        stamps = [int(column[i]) for i in (rank, 0) for column in (table.pts, table.dts)]
         return [stamp for stamp in stamps if stamp != NO_TIMESTAMP]
 
     def _skip_to(self, rank: int) -> bool:
@@ -255,23 +253,19 @@ class Decoder:
         """How many frames must be decoded to get the one at a position."""
         if not 0 <= position < len(self.table) or frame_cache().get(self._number, position):
             return 0
-        entry = self._entry(position)
+        entry = self.table.likely_entry_for(position)
         if self._is_ahead(position) and entry <= self._next:
             return max(position - self._newest, 0)
         return position - self.table.first_position(entry) + 1
 
     def _frame_at(self, position: int) -> VideoFrame:
         if not 0 <= position < len(self.table):
-            raise CorruptChunkError(
-                f"{self.name} holds {len(self.table)} frames, so there is none at position "
-                f"{self._first + position}; the file is truncated, or does not belong to its index: "
-                "restore both from a backup"
-            )
+            raise beyond_end(self.name, len(self.table), self._first + position)
         frame = frame_cache().get(self._number, position)
         while frame is None:
             try:
                 if self._suspect:
-                    self._prove_order(self._entry(position))
+                    self._prove_order(self.table.entry_for(position))
                 frame = self._search(position)
             except _UnreachableError:
                 raise self._undecodable(position, "its packets are not there") from None
@@ -281,8 +275,10 @@ class Decoder:
 
     def _search(self, position: int) -> VideoFrame:
         """Decode up to a position, from where the decoder stands or from an entry."""
-        entry = self._entry(position)
-        if not self._is_ahead(position) or entry > self._next:
+        entry = self.table.entry_for(position)
+        # Where the decoder was emptied it goes on only if it could have begun there.
+        elsewhere = self._drained and position > self._newest and entry != self._next
+        if not self._is_ahead(position) or entry > self._next or elsewhere:
             self._stand_at(entry)
         while not self._finished or self._ready:
             while self._ready and self._is_settled(self._ready[0][0]):
@@ -298,7 +294,10 @@ class Decoder:
             if self._ready and self._ready[0][0] > position:
                 break
             timed = self.table.timed
-            self._advance()
+            if self._media.is_far and self._ends_before_next(position):
+                self._drain()
+            else:
+                self._advance()
             if self.table.timed != timed:
                 self._stand_at(0)
         if not self._careful:
@@ -314,18 +313,27 @@ class Decoder:
         """Whether all frames are out to which the one at a position refers, each of them whole."""
         return self._finished or self._newest >= int(self.table.settled[position])
 
+    def _ends_before_next(self, position: int) -> bool:
+        """Whether everything for a frame was sent, and the next packet begins a GOP not fetched yet."""
+        table, rank = self.table, self._next
+        if self._careful or not table.seems_entry(rank) or position >= table.first_position(rank):
+            return False
+        return not self._media.holds(int(table.pos[rank]))
+
+    def _drain(self) -> None:
+        """Have the decoder give what it holds back, rather than request what follows only for that."""
+        if self._drained:
+            raise _IrregularError
+        self._collect(self._send(None, self._next))
+        self._context.flush_buffers()
+        self._drained = True
+
     def _keep(self, position: int, frame: VideoFrame) -> None:
         table = self.table
         if not self._damaged[table.rank_of_position[position]] and self._has_format(frame):
             if not self._frame_bytes:
                 self._frame_bytes = sum(plane.buffer_size for plane in frame.planes)
             frame_cache().put(self._number, position, frame, self._frame_bytes)
-
-    def _entry(self, position: int) -> int:
-        """Return where to start for a position; without timestamps frames can only be counted."""
-        if not self.table.timed:
-            return 0
-        return self.table.entry_before(int(self.table.rank_of_position[position]))
 
     def _check(self, position: int) -> None:
         if self._damaged[self.table.rank_of_position[position]]:
@@ -337,18 +345,12 @@ class Decoder:
 
     def _check_format(self, position: int, frame: VideoFrame) -> None:
         if not self._has_format(frame):
-            there = _format(frame.format.name, (frame.height, frame.width))
-            raise CorruptChunkError(
-                f"{self.name}: the frame at position {self._first + position} is {there}, "
-                f"those before are {_format(self.pixel_format, self.frame_shape)}; "
-                "a recording has one format, so convert the file to one"
-            )
+            there = frame.format.name, (frame.height, frame.width)
+            before = self.pixel_format, self.frame_shape
+            raise of_another_format(self.name, self._first + position, there, before)
 
     def _undecodable(self, position: int, reason: str) -> CorruptChunkError:
-        return CorruptChunkError(
-            f"{self.name}: the frame at position {self._first + position} cannot be decoded ({reason}); "
-            "restore the file from a backup"
-        )
+        return undecodable(self.name, self._first + position, reason)
 
     def _be_careful(self, *, relist: bool = False) -> None:
         """Go on with one thread, if need be with the packets that are really there."""
@@ -358,7 +360,7 @@ class Decoder:
         self._reopen()
         if relist:
             try:
-                self.table = demuxed_table(Path(self._path), self._container, self._stream)
+                self.table = demuxed_table(self._media, self._video)
             except av.FFmpegError as error:
                 raise CorruptChunkError(
                     f"{self.name} cannot be demuxed ({error.strerror}); it is damaged"
@@ -369,6 +371,7 @@ class Decoder:
 
     def _prove_beginning(self) -> None:
         """Decode the first frames, if the codec may reorder them though timestamps say it did not."""
+        self._media.prefetch([self.table.byte_range(0, min(_PROOF, len(self.table.pts)))])
         try:
             while self._next < _PROOF and not self._finished:
                 self._advance()
@@ -408,6 +411,7 @@ class Decoder:
             self._finish()
             return
         rank, self._next = self._next, self._next + 1
+        self._drained = False
         if not (self._careful and not self.table.listed) and not self.table.is_at(packet, rank):
             raise _UnlistedError if self.table.listed else _IrregularError
         if packet.is_corrupt:
@@ -492,9 +496,5 @@ class Decoder:
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed, or could not be opened again."""
-        return not self._handles
-
-
-def _format(pixel_format: str, shape: tuple[int, int]) -> str:
-    return f"{pixel_format} {shape[0]} x {shape[1]}"
+        """Whether the file is closed, could not be opened again, or not be read."""
+        return not self._handles or self._video.input.failed

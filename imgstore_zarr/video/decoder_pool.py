@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from weakref import WeakSet
 
 from imgstore_zarr.bells import Bells
@@ -14,17 +13,24 @@ from imgstore_zarr.cores import CORES
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.video.decoder import Decoder
 from imgstore_zarr.video.frame_images import FrameImages
+from imgstore_zarr.video.media import Media
 from imgstore_zarr.video.packets import PacketTable
 
 LANES = min(4, CORES)
 """How many decoders of one thread a file has at most, beside the one that uses several."""
+
+# What an open file takes, as measured with H.264: whatever it holds, the frames to which the decoder
+# refers and those that it works on, and what is known of each packet.
+_LANE_BYTES = 2 * 2**20
+_PIXEL_BYTES = 16
+_PACKET_BYTES = 280
 
 
 @dataclass(frozen=True)
 class VideoSource:
     """Which file, and how it is read; see `VideoFile`."""
 
-    path: Path
+    media: Media
     name: str
     color: bool | None
     first: int
@@ -41,12 +47,12 @@ class Facts:
     image_shape
         (y, x), or (y, x, 3) in colour.
     identity
-        Device and inode: of the file, and not of another one that has its name.
+        That of the file, and not of another one that has its name.
     """
 
     table: PacketTable
     image_shape: tuple[int, ...]
-    identity: tuple[int, int]
+    identity: Hashable
 
     @property
     def color(self) -> bool:
@@ -73,10 +79,16 @@ class DecoderPool:
     ----------
     source
         The file.
+
+    Attributes
+    ----------
+    media
+        The file, and what of a remote one all its decoders share.
     """
 
     def __init__(self, source: VideoSource) -> None:
         self._source = source
+        self.media = source.media.afresh()
         self._facts: Facts | None = None
         self._lock = threading.Lock()
         self._bells = Bells()
@@ -158,7 +170,7 @@ class DecoderPool:
     def _new(self, wide: bool) -> Lane:
         source, facts = self._source, self._facts
         decoder = Decoder(
-            str(source.path),
+            self.media,
             source.name,
             facts.table if facts else None,
             CORES if wide else 1,
@@ -178,16 +190,30 @@ class DecoderPool:
         with self._lock:
             self._resting = False
 
-    def rest(self) -> None:
-        """Close every lane but one; those that are lent, when they come back."""
+    def rest(self) -> int:
+        """Close every lane but one; those that are lent, when they come back.
+
+        Returns
+        -------
+        int
+            About how much memory the lanes take that are open now, in bytes.
+        """
         with self._lock:
             self._resting = True
             self._close_idle(1)
+            lanes, facts = len(self._idle) + len(self._lent), self._facts
+            held = self.media.rest()
+        if facts is None:
+            return held
+        y, x = facts.image_shape[:2]
+        lane_bytes = _LANE_BYTES + _PIXEL_BYTES * y * x
+        return held + lanes * lane_bytes + _PACKET_BYTES * len(facts.table.pts)
 
     def close(self) -> None:
         """Close every lane; those that are lent, when they come back."""
         with self._lock:
             self._generation += 1
             self._facts = None
+            self.media = self.media.afresh()
             self._close_idle(0)
             self._bells.ring()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from imgstore_zarr.frames import Frames, Positions, Window, output_array, window
 from imgstore_zarr.index import Int64s
 from imgstore_zarr.video.batch import Batch
 from imgstore_zarr.video.decoder_pool import DecoderPool, VideoSource
+from imgstore_zarr.video.media import Media, as_media
 from imgstore_zarr.video.packets import PacketTable
 from imgstore_zarr.video.read_ahead import Steps
 
@@ -40,12 +40,12 @@ class VideoFile:
 
     Parameters
     ----------
-    path
-        The file.
+    source
+        The file, by its path or as a medium.
     color
         Whether images are BGR or gray; None decides by the file's pixel format.
     name
-        What messages call it; by default the path.
+        What messages call it; by default the path, or the name of the medium.
     first
         What messages call the position of its first frame: that in the recording.
 
@@ -63,13 +63,14 @@ class VideoFile:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        source: str | os.PathLike[str] | Media,
         *,
         color: bool | None = None,
         name: str | None = None,
         first: int = 0,
     ) -> None:
-        self._source = VideoSource(Path(path), name or str(path), color, first)
+        media = as_media(source)
+        self._source = VideoSource(media, name or media.name, color, first)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -112,10 +113,12 @@ class VideoFile:
         """As many whole images as a GOP usually has."""
         return (self.table.gop, *self.shape[1:])
 
-    def entries(self, chunk: int = 0) -> Int64s:  # noqa: ARG002 - a file is one chunk
-        """Return the positions at which a GOP begins; see `HasEntries`."""
+    def boundaries(self, start: int = 0, stop: int | None = None) -> Int64s:
+        """Return the positions at which a GOP begins; see `Frames.boundaries`."""
         table = self.table
-        return np.unique([0, *map(table.first_position, table.entries.tolist())])
+        start, stop, _ = slice(start, stop).indices(len(table))
+        places = np.unique([0, *map(table.first_position, table.likely_entries.tolist())])
+        return places[(start <= places) & (places < stop)]
 
     @property
     def frames(self) -> Frames:
@@ -145,11 +148,17 @@ class VideoFile:
         Batch(positions, cut, out).read(pool, self.table)
         return out
 
-    def rest(self) -> None:
-        """Keep only what is needed to read on: one open file, and no images."""
+    def rest(self) -> int:
+        """Keep only what is needed to read on: one open file, and no images.
+
+        Returns
+        -------
+        int
+            About how much memory that takes, in bytes.
+        """
         pool = self._enter()
         self._steps.rest()
-        pool.rest()
+        return pool.rest()
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imgstore_zarr.cached import cached_property
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -55,6 +56,8 @@ class PacketTable:
     breaks_off
         Whether there may have been more packets: any that were shown before the last ones are missing
         without a trace.
+    is_far
+        Whether looking into a packet may take a request: then what is only advice goes by `candidates`.
     """
 
     pts: Int64s
@@ -68,6 +71,7 @@ class PacketTable:
     is_clean: Callable[[int, int], bool] | None = field(default=None, repr=False)
     listed: bool = False
     breaks_off: bool = False
+    is_far: bool = False
     _proved: dict[int, bool] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -116,8 +120,8 @@ class PacketTable:
         return len(self.rank_of_position)
 
     @cached_property
-    def _candidates(self) -> Int64s:
-        """Entries by their flags and timestamps, whatever their content says."""
+    def candidates(self) -> Int64s:
+        """int64 (entry,): entries by their flags and timestamps, whatever their content says."""
         flags = self.entry_flags.copy()
         if not len(flags):
             return np.empty(0, np.int64)
@@ -145,23 +149,58 @@ class PacketTable:
         From such a packet on, every frame that is shown later comes from it or a packet after it,
         and none of those needs a packet before it. The first packet is always one.
         """
-        ranks = self._candidates
+        ranks = self.candidates
         return ranks[[self._is_entry(rank) for rank in ranks.tolist()]] if len(ranks) else ranks
 
     def entry_before(self, rank: int) -> int:
         """Return the last clean entry at or before a decode rank."""
-        i = int(np.searchsorted(self._candidates, rank, side="right")) - 1
-        while not self._is_entry(entry := int(self._candidates[i])):
+        i = int(np.searchsorted(self.candidates, rank, side="right")) - 1
+        while not self._is_entry(entry := int(self.candidates[i])):
             i -= 1
         return entry
 
     def entry_after(self, rank: int) -> int:
         """Return the first clean entry after a decode rank, or the number of packets."""
-        i = int(np.searchsorted(self._candidates, rank, side="right"))
-        for entry in self._candidates[i:].tolist():
+        i = int(np.searchsorted(self.candidates, rank, side="right"))
+        for entry in self.candidates[i:].tolist():
             if self._is_entry(entry):
                 return int(entry)
         return len(self.pts)
+
+    @property
+    def likely_entries(self) -> Int64s:
+        """int64 (entry,): `entries`, but without requests, to plan by and not to decode by."""
+        return self.candidates if self.is_far else self.entries
+
+    def likely_entry_before(self, rank: int) -> int:
+        """Return `entry_before` without requests."""
+        if not self.is_far:
+            return self.entry_before(rank)
+        return int(self.candidates[np.searchsorted(self.candidates, rank, side="right") - 1])
+
+    def entry_for(self, position: int) -> int:
+        """Return where to start for a position; without timestamps frames can only be counted."""
+        return self.entry_before(int(self.rank_of_position[position])) if self.timed else 0
+
+    def likely_entry_for(self, position: int) -> int:
+        """Return `entry_for` without requests."""
+        return self.likely_entry_before(int(self.rank_of_position[position])) if self.timed else 0
+
+    def seems_entry(self, rank: int) -> bool:
+        """Tell whether a decode rank is one of the candidates."""
+        i = int(np.searchsorted(self.candidates, rank))
+        return i < len(self.candidates) and int(self.candidates[i]) == rank
+
+    def likely_entry_after(self, rank: int) -> int:
+        """Return `entry_after` without requests."""
+        if not self.is_far:
+            return self.entry_after(rank)
+        i = int(np.searchsorted(self.candidates, rank, side="right"))
+        return int(self.candidates[i]) if i < len(self.candidates) else len(self.pts)
+
+    def byte_range(self, start: int, stop: int) -> tuple[int, int]:
+        """Return from where to where in the file the packets of some decode ranks lie."""
+        return int(self.pos[start]), int(self.pos[stop - 1] + self.size[stop - 1])
 
     def spoiled_by(self, rank: int) -> slice | NDArray[np.bool_]:
         """Return which packets, by decode rank, cannot be trusted when one is damaged.
@@ -181,7 +220,7 @@ class PacketTable:
     @cached_property
     def gop(self) -> int:
         """The usual number of frames from one clean entry to the next."""
-        edges = np.append(self.entries, len(self.pts))
+        edges = np.append(self.likely_entries, len(self.pts))
         return int(np.median(np.diff(edges))) if len(self.pts) else 1
 
     def position_of_pts(self, pts: int | None) -> int | None:

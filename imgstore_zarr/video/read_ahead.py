@@ -22,6 +22,9 @@ from imgstore_zarr.video.packets import PacketTable
 AHEAD_BYTES = 256 * 2**20
 """How much memory the images take that are decoded ahead for one file."""
 
+AHEAD_REQUESTED = 16 * 2**20
+"""How much of a remote file is requested before it is decoded ahead."""
+
 # A slice of fewer frames is not worth a task.
 _SHORTEST = 16
 
@@ -130,7 +133,7 @@ class ReadAhead:
     def _plan(self) -> _Slice:
         """Plan the next slice: whole GOPs if they fit, else as many frames as fit."""
         table, start = self._table, self._planned
-        entry = table.entry_before(int(table.rank_of_position[start]))
+        entry = table.likely_entry_for(start)
         end = start
         # Whoever begins amid a GOP must decode what is before.
         while (
@@ -140,14 +143,14 @@ class ReadAhead:
             and end < len(table)
             and end - start < _SHORTEST
         ):
-            after = table.entry_after(int(table.rank_of_position[end]))
+            after = table.likely_entry_after(int(table.rank_of_position[end]))
             following = table.first_position(after) if after < len(table.pts) else len(table)
             if following - start > self._longest:
                 break
             end = following
         if end > start:
             return _Slice(range(start, end), wide=False)
-        after = table.entry_after(entry) if table.timed else len(table.pts)
+        after = table.likely_entry_after(entry) if table.timed else len(table.pts)
         last = table.first_position(after) if after < len(table.pts) else len(table)
         return _Slice(range(start, min(start + min(self._longest, _SHORTEST), last)), wide=True)
 
@@ -215,6 +218,8 @@ class Steps:
         shape = window_shape((0, *facts.image_shape), 0, window)[1:]
 
         def decode(positions: list[int], wide: bool) -> Iterator[Image]:
+            if pool.media.is_far:
+                pool.media.prefetch([_bytes_from(facts.table, positions[0])], AHEAD_REQUESTED)
             with pool.lend(wide, positions[0]) as lane:
                 for _, frame in lane.decoder.frames(positions):
                     yield lane.images.image(frame, cut, shape)
@@ -244,6 +249,11 @@ class Steps:
         """Give up what was decoded ahead."""
         with self._lock:
             self._drop()
+
+
+def _bytes_from(table: PacketTable, position: int) -> tuple[int, int]:
+    """Where in the file what somebody reads on from a position begins, and ends."""
+    return table.byte_range(int(table.rank_of_position[position]), len(table.pts))
 
 
 _executors: dict[int, ThreadPoolExecutor] = {}

@@ -13,12 +13,12 @@ from imgstore_zarr.errors import (
     CorruptChunkError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.video.container import open_container
+from imgstore_zarr.video.container import open_video
 from imgstore_zarr.video.file import VideoFile
-from imgstore_zarr.video.packets import media_packets
+from imgstore_zarr.video.media import LocalMedia, Media
 
 
-def whole_frames(path: str | os.PathLike[str], *, decode: bool = False) -> int:
+def whole_frames(source: str | os.PathLike[str] | Media, *, decode: bool = False) -> int:
     """Return how many frames at the start of a file are whole.
 
     Only for files of which the frames are in the order in which they are decoded, as
@@ -26,8 +26,8 @@ def whole_frames(path: str | os.PathLike[str], *, decode: bool = False) -> int:
 
     Parameters
     ----------
-    path
-        The file.
+    source
+        The file, by its path or as a medium.
     decode
         Whether the frames of the last GOP are also decoded: not only the end may be missing after a
         loss of power.
@@ -37,7 +37,7 @@ def whole_frames(path: str | os.PathLike[str], *, decode: bool = False) -> int:
     int
         0 where there is no such file, or nothing in it can be read.
     """
-    file = VideoFile(path)
+    file = VideoFile(source)
     try:
         table = file.table
         count = int(np.argmax(table.corrupt)) if table.corrupt.any() else len(table)
@@ -70,10 +70,10 @@ def copy_frames(source: Path, target: Path, count: int) -> None:
     """
     import av
 
-    container, stream = open_container(str(source), str(source))
-    with container, av.open(str(target), "w") as output:
-        copy = output.add_stream_from_template(stream)
-        copy.time_base = stream.time_base
-        for packet in itertools.islice(media_packets(container, stream), count):
+    video = open_video(LocalMedia(source), str(source))
+    with video.container, av.open(str(target), "w") as output:
+        copy = output.add_stream_from_template(video.stream)
+        copy.time_base = video.stream.time_base
+        for packet in itertools.islice(video.packets(), count):
             packet.stream = copy
             output.mux(packet)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.video.atoms import read_atoms
+from imgstore_zarr.video.media import Media
 
 Int64s = NDArray[np.int64]
 
@@ -16,14 +16,12 @@ _HEADER = 8
 _VERSION = 4
 
 
-def composition_offsets(
-    path: str | os.PathLike[str], track_id: int, places: Int64s
-) -> Int64s | None:
+def composition_offsets(media: Media, track_id: int, places: Int64s) -> Int64s | None:
     """Return how much later than it is decoded each sample of a track is shown.
 
     Parameters
     ----------
-    path
+    media
         The file.
     track_id
         The track, by its number in the file.
@@ -36,7 +34,8 @@ def composition_offsets(
         int64 (sample,), in the time scale of the track. None where the file does not say it in tables:
         it has fragments, or is no mp4, or a sample is not in them.
     """
-    moov = next((data for kind, data in read_atoms(path, {b"moov"}) if kind == b"moov"), None)
+    with media.open() as file:
+        moov = next((data for _, data in read_atoms(file, {b"moov"})), None)
     if moov is None:
         return None
     boxes = list(_boxes(moov))
@@ -48,6 +47,31 @@ def composition_offsets(
                 return _offsets_at(trak, places)
     except (ValueError, IndexError, KeyError):
         # Whatever is wrong with the tables: demuxing says what is there.
+        return None
+    return None
+
+
+def first_packet(moov: memoryview) -> tuple[int, int] | None:
+    """Return from where to where the first packet of video lies, which every decoder must see.
+
+    Parameters
+    ----------
+    moov
+        The body of that atom.
+
+    Returns
+    -------
+    (start, stop), or None
+        In bytes; None where there is no video, or the tables are damaged.
+    """
+    try:
+        for kind, trak in _boxes(moov):
+            if kind == b"trak" and b"vmhd" in dict(_boxes(_inside(trak, b"mdia", b"minf"))):
+                table = dict(_boxes(_inside(trak, b"mdia", b"minf", b"stbl")))
+                sizes = _sizes(table)
+                start = int(_starts(table, sizes)[0])
+                return start, start + int(sizes[0])
+    except (ValueError, IndexError, KeyError):
         return None
     return None
 

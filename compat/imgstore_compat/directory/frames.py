@@ -12,7 +12,7 @@ from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError
 from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.shared_sources import packed, unpacked
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import Location, RequestError, access_error, each, is_far
 
 
 def is_chunk_folder(name: str) -> bool:
@@ -40,7 +40,7 @@ def read_image(location: Location, key: str, kind: str, out: NDArray[Any]) -> No
             out[...] = decode_image(kind, location.read(key), out.shape, out.dtype)
     except FileNotFoundError as error:
         raise ChunkMissingError(f"{where} is missing; restore {key} from a backup") from error
-    except PermissionError as error:
+    except (PermissionError, RequestError) as error:
         raise access_error(location, f"reading {key}", error) from error
     except (OSError, ValueError) as error:
         raise CorruptChunkError(
@@ -108,6 +108,9 @@ class DirectoryFrames:
     ) -> NDArray[Any]:
         """Read frames; see `FrameSource.read`. Each file is read once."""
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
+        if is_far(self._location):
+            self._read_at_once(positions, window, out)
+            return out
         whole = np.empty(self._image_shape, self._dtype) if window else None
         last, image = -1, np.empty(0)
         for i in np.argsort(positions, kind="stable").tolist():
@@ -121,6 +124,18 @@ class DirectoryFrames:
             elif repeated:
                 out[i] = image
         return out
+
+    def _read_at_once(self, positions: Positions, window: Window | None, out: NDArray[Any]) -> None:
+        """Read many images side by side, each once."""
+
+        def read(position: int) -> None:
+            first, *others = np.flatnonzero(positions == position).tolist()
+            image = np.empty(self._image_shape, self._dtype) if window else out[first]
+            read_image(self._location, self._key(position), self._kind, image)
+            for place in others if window is None else (first, *others):
+                out[place] = image if window is None else image[window.slices]
+
+        each(read, np.unique(positions).tolist())
 
     def _key(self, position: int) -> str:
         chunk = int(np.searchsorted(self._starts, position, side="right")) - 1

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_compat.directory import bloscpack
-from imgstore_compat.directory.image_integrity import check_image_file
 from imgstore_zarr.errors import UnsupportedFormatError
+from imgstore_zarr.image_integrity import check_image_file
 from imgstore_zarr.pixels import ensure_color, ensure_gray, is_color
 from imgstore_zarr.storage import Blob
 

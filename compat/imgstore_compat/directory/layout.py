@@ -31,9 +31,11 @@ from imgstore_compat.metadata import (
 from imgstore_compat.open_recording import local_directory, refuse_existing
 from imgstore_compat.recovery import repair_chunks
 from imgstore_compat.renumber import renumber_chunks
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.extra import SampledSource
 from imgstore_zarr.index import FrameIndex, Int64s
-from imgstore_zarr.layouts import Parts, Problem
+from imgstore_zarr.layouts import Holds, Parts, Problem
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
 from imgstore_zarr.storage import Directory, Location
@@ -99,6 +101,11 @@ class DirectoryLayout:
         """Begin a recording; see `Layout.create`."""
         return DirectorySink(local_directory(location), spec)
 
+    @property
+    def holds(self) -> Holds:
+        """What recordings can hold; see `JoinsChunks`."""
+        return Holds()
+
     def refuse_existing(self, location: Location) -> None:
         """Refuse a location that holds a recording, or chunks; see `JoinsChunks`."""
         directory = local_directory(location)
@@ -123,6 +130,7 @@ class DirectoryLayout:
         head: Path,
         index: FrameIndex,
         records: Callable[[], Iterable[dict[str, Any]]],
+        datasets: Mapping[str, SampledSource],  # noqa: ARG002 - there are none, see `holds`
     ) -> None:
         """Write extra data and metadata; see `JoinsChunks`."""
         finish(local_directory(location), head, index, records, lambda chunk: f"{chunk:06d}/index")
@@ -159,7 +167,7 @@ class _Images:
     location: Location
     info: RecordingInfo
 
-    @property
+    @cached_property
     def chunk_numbers(self) -> list[int]:
         """The chunks that have a directory, ascending."""
         return sorted(int(name) for name in self.location.names() if is_chunk_folder(name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, NoReturn
 
 import yaml
@@ -22,6 +21,7 @@ from imgstore_zarr import (
     UnsupportedFormatError,
     locate,
 )
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.described import Described
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.storage import access_error

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +19,16 @@ from imgstore_zarr.frames import Positions, Window, output_array, window_shape
 from imgstore_zarr.index import Int64s
 from imgstore_zarr.pixels import is_color
 from imgstore_zarr.shared_sources import packed, unpacked
-from imgstore_zarr.storage import Directory
-from imgstore_zarr.video import VideoFile
+from imgstore_zarr.storage import Location, is_far
+from imgstore_zarr.video import Cut, VideoFile, media_at
 
 OPEN_FILES = 4
 """How many video files one source keeps open when nobody reads, each once; the one that was read last
 up to `LANES` times more. Each thread that is reading another chunk adds ``1 + LANES`` to that."""
 
 
-# Chunks of which the packet tables are read only to find good places for blocks.
-_LISTED = 16
+# So many remote files are read at the same time for one call.
+_SIDE_BY_SIDE = 8
 
 
 @dataclass
@@ -55,7 +56,7 @@ class VideoFrames:
 
     def __init__(
         self,
-        location: Directory,
+        location: Location,
         extension: str,
         image_shape: tuple[int, ...],
         chunk_numbers: Int64s,
@@ -99,8 +100,8 @@ class VideoFrames:
 
     @property
     def preferred_chunks(self) -> tuple[int, ...]:
-        """A GOP of the first chunk, whole images; one frame where there is none."""
-        if not self._count:
+        """A GOP of the first chunk, whole images; one frame where it is not known."""
+        if not self._count or not self._lists_packets:
             return (1, *self._image_shape)
         try:
             with self._lease(0) as file:
@@ -109,15 +110,39 @@ class VideoFrames:
             gop = 1  # it is only advice: reading says what is wrong
         return (gop, *self._image_shape)
 
-    def entries(self, chunk: int) -> Int64s | None:
-        """Return where the GOPs of a chunk begin; of a long recording nobody waits for that."""
-        if len(self._starts) > _LISTED:
+    @property
+    def _lists_packets(self) -> bool:
+        """Whether it is known without reading the files where their GOPs begin."""
+        return not is_far(self._location) or self._extension == ".mp4"
+
+    def boundaries(self, start: int = 0, stop: int | None = None) -> Int64s | None:
+        """Return where the GOPs begin, in every chunk; see `Frames.boundaries`.
+
+        None where all of every file would have to be fetched for that.
+        """
+        if not self._lists_packets:
             return None
-        try:
+        start, stop, _ = slice(start, stop).indices(self._count)
+        ends = np.append(self._starts[1:], self._count)
+        found = [np.empty(0, np.int64)]
+        for chunk in np.flatnonzero((self._starts < stop) & (start < ends)).tolist():
+            first, end = int(self._starts[chunk]), int(ends[chunk])
             with self._lease(chunk) as file:
-                return file.entries()
-        except (OSError, UnsupportedFormatError):
-            return None  # it is only advice: reading says what is wrong
+                places = file.boundaries(max(start - first, 0), min(stop, end) - first)
+            found.append(first + places)
+        return np.concatenate(found)
+
+    def cuts(self, start: int, stop: int) -> list[Cut]:
+        """Return the files in which the frames start .. stop-1 lie; see `HasVideo`."""
+        ends = np.append(self._starts[1:], self._count)
+        found = []
+        for chunk in np.flatnonzero((self._starts < stop) & (start < ends)).tolist():
+            first, end = int(self._starts[chunk]), int(ends[chunk])
+            key, label = self._key(chunk)
+            media = media_at(self._location, key, label)
+            part = max(start - first, 0), min(stop, end) - first
+            found.append(Cut(media, f"{self._location.name}: {label}", *part, first))
+        return found
 
     def read(
         self, positions: Positions, window: Window | None = None, out: NDArray[Any] | None = None
@@ -127,9 +152,20 @@ class VideoFrames:
         if len(chunks) and bool(np.all(chunks == chunks[0])):
             return self._read_chunk(int(chunks[0]), positions, window, out)
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
-        for chunk in np.unique(chunks).tolist():
+
+        def read(chunk: int) -> None:
             places = np.flatnonzero(chunks == chunk)
             out[places] = self._read_chunk(chunk, positions[places], window, None)
+
+        there = np.unique(chunks).tolist()
+        if len(there) > 1 and is_far(self._location):
+            # Each waits for its headers, and then for its GOPs.
+            with ThreadPoolExecutor(min(_SIDE_BY_SIDE, len(there))) as pool:
+                for _ in pool.map(read, there):
+                    pass
+        else:
+            for chunk in there:
+                read(chunk)
         return out
 
     def _read_chunk(
@@ -188,13 +224,18 @@ class VideoFrames:
         for chunk in idle[: max(len(self._leases) - keep, 0)]:
             self._leases.pop(chunk).file.close()
 
-    def _open(self, chunk: int) -> VideoFile:
+    def _key(self, chunk: int) -> tuple[str, str]:
+        """The key of a chunk's file, and what messages call it."""
         number = int(self._numbers[chunk])
-        path = self._location.root / f"{number:06d}{self._extension}"
+        key = f"{number:06d}{self._extension}"
+        return key, f"chunk {number} ({key})"
+
+    def _open(self, chunk: int) -> VideoFile:
+        key, label = self._key(chunk)
         return VideoFile(
-            path,
+            media_at(self._location, key, label),
             color=is_color(self._image_shape),
-            name=f"{self._location.name}: chunk {number} ({path.name})",
+            name=f"{self._location.name}: {label}",
             first=int(self._starts[chunk]),
         )
 
@@ -205,6 +246,12 @@ class VideoFrames:
                 f"{file.shape[1:]}, metadata.yaml says {self._image_shape}; one of the two is of "
                 "another recording"
             )
+
+    def rest(self) -> int:
+        """Keep the file open that was read last, without images; see `Rests`."""
+        with self._enter():
+            self._close_idle(1)
+            return sum(lease.file.rest() for lease in self._leases.values())
 
     def close(self) -> None:
         """Close every file; those that are being read, when their readers are done."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from imgstore_compat.chunk_index import SUFFIXES, read_chunk_index
 from imgstore_compat.chunk_journal import SUFFIX as JOURNAL
 from imgstore_compat.chunks import find_position, holes, read_chunks
 from imgstore_compat.extra_files import ExtraFiles
+from imgstore_compat.listed import listed
 from imgstore_compat.metadata import (
     DIRECTORY_CLASS,
     VIDEO_CLASSES,
@@ -31,12 +32,22 @@ from imgstore_compat.renumber import renumber_chunks
 from imgstore_compat.video.frames import VideoFrames
 from imgstore_compat.video.recovery import repair_videos
 from imgstore_compat.video.sink import CODECS, INDEX, VideoSink, encoder_options
-from imgstore_zarr.errors import ChunkMissingError, CorruptChunkError, UnsupportedFormatError
+from imgstore_zarr.cached import cached_property
+from imgstore_zarr.errors import (
+    ChunkMissingError,
+    CorruptChunkError,
+    RecordingAccessError,
+    UnsupportedFormatError,
+)
+from imgstore_zarr.extra import SampledSource
 from imgstore_zarr.index import ChunkSpan, FrameIndex, Int64s
-from imgstore_zarr.layouts import Parts, Problem
+from imgstore_zarr.layouts import Holds, Parts, Problem
 from imgstore_zarr.recording import RecordingInfo, RecordingSpec
-from imgstore_zarr.storage import Directory, Location
-from imgstore_zarr.video import VideoFile, listed_frames, whole_frames
+from imgstore_zarr.storage import Location, is_far
+from imgstore_zarr.video import Media, VideoFile, listed_frames, media_at, whole_frames
+
+# Remote files of video that are looked into at the same time.
+_CONCURRENT_CHECKS = 8
 
 
 @dataclass(frozen=True)
@@ -59,20 +70,19 @@ class VideoLayout:
 
     def open(self, location: Location, index: FrameIndex | None = None) -> Parts:
         """Open a recording; see `Layout.open`."""
-        directory = local_directory(location)
-        metadata = read_metadata(directory, VIDEO_CLASSES)
-        files = _Files(directory, metadata.extension, directory.names())
+        metadata = read_metadata(location, VIDEO_CLASSES)
+        files = _Files(location, metadata.extension, location.names())
         problems: tuple[Problem, ...] = ()
         if index is None:
-            chunks = read_chunks(directory, files.stems, files.stored)
+            chunks = read_chunks(files.listed, files.stems, files.stored)
             index, problems = chunks.index, (*chunks.problems, *files.left_over_problems)
         problems += holes(location, {*files.stems, *index.chunk_numbers.tolist()})
         problems += tuple(
             files.missing(chunk) for chunk in index.chunks() if chunk.number not in files.videos
         )
-        info = _info(directory, metadata)
+        info = _info(location, metadata)
         frames = VideoFrames(
-            directory,
+            location,
             metadata.extension,
             info.stored_shape,
             index.chunk_numbers,
@@ -83,15 +93,13 @@ class VideoLayout:
 
     def extract(self, location: Location, position: int) -> NDArray[Any] | None:
         """Return one stored image, BGR; see `ExtractsFrames`."""
-        directory = local_directory(location)
-        metadata = read_metadata(directory, VIDEO_CLASSES)
-        files = _Files(directory, metadata.extension, directory.names())
-        found = find_position(directory, files.stems, files.stored, position)
+        metadata = read_metadata(location, VIDEO_CLASSES)
+        files = _Files(location, metadata.extension, location.names())
+        found = find_position(files.listed, files.stems, files.stored, position)
         if found is None:
             return None
         chunk, place = found
-        name = f"{location.name}: chunk {chunk} ({files.path(chunk).name})"
-        file = VideoFile(files.path(chunk), color=True, name=name)
+        file = VideoFile(files.media(chunk), color=True, name=files.title(chunk))
         try:
             image: NDArray[Any] = file.read(np.array([place], np.int64))[0]
         finally:
@@ -108,14 +116,21 @@ class VideoLayout:
         renumber_chunks(directory, stems, index, frame_number, left_over)
 
     def inspect(self, location: Location, index: FrameIndex) -> tuple[Problem, ...]:
-        """Look into every file of video and of extra data; see `Inspects`."""
-        directory = local_directory(location)
-        metadata = read_metadata(directory, VIDEO_CLASSES)
-        files = _Files(directory, metadata.extension, directory.names())
+        """Look into every file of video and of extra data; see `Inspects`.
+
+        Remote files that list no packets would have to be fetched as a whole, and are not looked into.
+        """
+        metadata = read_metadata(location, VIDEO_CLASSES)
+        files = _Files(location, metadata.extension, location.names())
         # Of a chunk that is not finished the index has what is whole in its file.
         chunks = [c for c in index.chunks() if f"{c.number:06d}{JOURNAL}" not in files.names]
-        problems = [files.check(chunk) for chunk in chunks]
-        return (*filter(None, problems), *files.extra.problems())
+        if is_far(location):
+            with ThreadPoolExecutor(_CONCURRENT_CHECKS) as pool:
+                problems = list(pool.map(files.check, chunks))
+        else:
+            problems = [files.check(chunk) for chunk in chunks]
+        unknown = [chunk for chunk in chunks if files.is_unknown(chunk)]
+        return (*filter(None, problems), *files.extra.problems(), *files.unknown(unknown))
 
     def repair(self, location: Location) -> tuple[Problem, ...]:
         """Finish what an interrupted writer left; see `Repairs`."""
@@ -125,6 +140,11 @@ class VideoLayout:
     def create(self, location: Location, spec: RecordingSpec) -> VideoSink:
         """Begin a recording; see `Layout.create`."""
         return VideoSink(local_directory(location), spec, encoder_options(spec))
+
+    @property
+    def holds(self) -> Holds:
+        """What recordings can hold; see `JoinsChunks`."""
+        return Holds(encoded=False)
 
     def refuse_existing(self, location: Location) -> None:
         """Refuse a location that holds a recording, or chunks; see `JoinsChunks`."""
@@ -147,6 +167,7 @@ class VideoLayout:
         head: Path,
         index: FrameIndex,
         records: Callable[[], Iterable[dict[str, Any]]],
+        datasets: Mapping[str, SampledSource],  # noqa: ARG002 - there are none, see `holds`
     ) -> None:
         """Write extra data and metadata; see `JoinsChunks`."""
         finish(local_directory(location), head, index, records, lambda chunk: f"{chunk:06d}")
@@ -162,12 +183,25 @@ def _numbers(names: list[str], endings: tuple[str, ...]) -> set[int]:
 class _Files:
     """The files of a recording: its chunks, and how many frames one holds."""
 
-    directory: Directory
+    location: Location
     extension: str
     names: list[str]
 
-    def path(self, number: int) -> Path:
-        return self.directory.root / f"{number:06d}{self.extension}"
+    def key(self, number: int) -> str:
+        return f"{number:06d}{self.extension}"
+
+    def label(self, number: int) -> str:
+        return f"chunk {number} ({self.key(number)})"
+
+    def title(self, number: int) -> str:
+        return f"{self.location.name}: {self.label(number)}"
+
+    def media(self, number: int) -> Media:
+        return media_at(self.location, self.key(number), self.label(number))
+
+    @property
+    def listed(self) -> Location:
+        return listed(self.location, self.names)
 
     @cached_property
     def videos(self) -> set[int]:
@@ -194,7 +228,7 @@ class _Files:
             return None
         try:
             mine, before = (
-                read_chunk_index(self.directory, f"{number:06d}") for number in (last, last - 1)
+                read_chunk_index(self.listed, f"{number:06d}") for number in (last, last - 1)
             )
         except CorruptChunkError:
             return None
@@ -209,7 +243,7 @@ class _Files:
         if last is None:
             return ()
         what = (
-            f"{self.directory.name}: there is no video {last:06d}{self.extension}, and its index "
+            f"{self.location.name}: there is no video {last:06d}{self.extension}, and its index "
             f"repeats that of chunk {last - 1}, as imgstore leaves it behind chunks that were "
             "inserted; it is left out"
         )
@@ -218,32 +252,52 @@ class _Files:
     @property
     def extra(self) -> ExtraFiles:
         # What was added before there is any frame lies beside the first chunk.
-        return ExtraFiles(self.directory, tuple((self.stems or {0: f"{0:06d}"}).items()))
+        return ExtraFiles(self.location, tuple((self.stems or {0: f"{0:06d}"}).items()))
 
     def stored(self, number: int) -> int:
-        return whole_frames(self.path(number))
+        return whole_frames(self.media(number))
 
     def missing(self, chunk: ChunkSpan) -> Problem:
         what = (
-            f"{self.directory.name}: chunk {chunk.number} has an index of {len(chunk)} frames, "
-            f"but no video {self.path(chunk.number).name}; they cannot be read"
+            f"{self.location.name}: chunk {chunk.number} has an index of {len(chunk)} frames, "
+            f"but no video {self.key(chunk.number)}; they cannot be read"
         )
         return Problem("chunk-missing", what, chunk.number)
 
+    def is_unknown(self, chunk: ChunkSpan) -> bool:
+        """Whether only all of the file would tell how many frames it has."""
+        lists = self.extension == ".mp4"
+        return not lists and is_far(self.location) and chunk.number in self.videos
+
+    def unknown(self, chunks: list[ChunkSpan]) -> tuple[Problem, ...]:
+        if not chunks:
+            return ()
+        what = (
+            f"{self.location.name}: {len(chunks)} files ({self.key(chunks[0].number)}, ...) were not "
+            f"looked into, since {self.extension} says only as a whole how many frames it has; read "
+            "them, or check a local copy"
+        )
+        return (Problem("not-checked", what, chunks[0].number),)
+
     def check(self, chunk: ChunkSpan) -> Problem | None:
         """What is wrong with the file of a chunk."""
-        path = self.path(chunk.number)
-        name = f"{self.directory.name}: chunk {chunk.number} ({path.name})"
+        if chunk.number not in self.videos:
+            return self.missing(chunk)
+        if self.is_unknown(chunk):
+            return None
+        media, name = self.media(chunk.number), self.title(chunk.number)
         try:
-            count = listed_frames(path, name)
+            count = listed_frames(media, name)
             if count == len(chunk):
                 return None
             # Matroska lists no frames, and edit lists hide frames that the file lists.
-            with contextlib.closing(VideoFile(path, name=name)) as file:
+            with contextlib.closing(VideoFile(media, name=name)) as file:
                 count, cut = len(file), np.flatnonzero(file.table.corrupt)
         except ChunkMissingError:
             return self.missing(chunk)
         except (OSError, UnsupportedFormatError) as error:
+            if media.is_far and isinstance(error, RecordingAccessError):
+                raise  # the network says nothing about the file
             return Problem("chunk-damaged", str(error), chunk.number)
         if len(cut):
             what = f"{name} is cut off: of {len(chunk)} frames {cut[0]} are whole"
@@ -255,12 +309,12 @@ class _Files:
         return Problem("chunk-length", what, chunk.number)
 
 
-def _info(directory: Directory, metadata: StoreMetadata) -> RecordingInfo:
+def _info(location: Location, metadata: StoreMetadata) -> RecordingInfo:
     store = metadata.store
     # Some writers say (y, x, 1); what comes out of video is gray, (y, x).
     shape = metadata.imgshape[:2] if metadata.imgshape[2:] == (1,) else metadata.imgshape
     return RecordingInfo(
-        name=directory.name,
+        name=location.name,
         layout="video",
         format=str(store["format"]),
         imgshape=shape,
@@ -268,7 +322,7 @@ def _info(directory: Directory, metadata: StoreMetadata) -> RecordingInfo:
         imgdtype=metadata.dtype,
         encoding=metadata.encoding,
         chunksize=metadata.chunksize,
-        created=created_of(directory, metadata),
+        created=created_of(location, metadata),
         timezone=timezone_of(metadata),
         uuid=store.get("uuid"),
         user_metadata=metadata.user,
