@@ -29,5 +29,5 @@ default_role = "code"
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!imgstore_zarr).*"),
-    (r"py:class", r"imgstore_zarr\.pixels\.Conversion"),  # not public
+    (r"py:class", r"imgstore_zarr\.(pixels\.Conversion|video\.media\.Media)"),  # not public
 ]

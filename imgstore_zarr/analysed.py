@@ -19,6 +19,7 @@ from imgstore_zarr.report import Report, inspected_report
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from zarr.abc.store import Store
 
 On = Literal["frame_time", "frame_number"]
 
@@ -106,6 +107,29 @@ class Analysed(Described):
             What was sampled is not the same in two chunks.
         """
         return to_datatree(self.to_xarray(), self.parts.extra)
+
+    def as_zarr(self) -> Store:
+        """Return the recording as a Zarr v3 group, which any program with a Zarr reader can open.
+
+        Its chunks are not compressed: frames are decoded when a chunk of them is asked for. It is what
+        the recording is now, whatever a writer adds. ``imgstore-zarr serve`` gives it to other programs.
+
+        Returns
+        -------
+        zarr.abc.store.Store
+            For reading. ``image`` (frame, y, x[, channel]), in chunks of whole frames of up to 1 MiB,
+            ``frame_number``, ``frame_time``, and extra data as the groups ``extra`` and ``sampled``,
+            all with the names and attributes that recordings of the Zarr layout have. Extra data that
+            cannot be read are left out, with a warning. Frames that cannot be read raise
+            `ChunkMissingError` or `CorruptChunkError` when they are asked for.
+
+        Examples
+        --------
+        >>> xarray.open_zarr(store.as_zarr())  # doctest: +SKIP
+        """
+        from imgstore_zarr.virtual_zarr import VirtualZarr
+
+        return VirtualZarr(self)
 
     def report(self) -> Report:
         """Return gaps, drops, jitter, and chunks that are missing or damaged; decodes no pixels.

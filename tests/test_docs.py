@@ -30,6 +30,9 @@ DOCS = ROOT / "docs"
 UPDATE = "IMGSTORE_UPDATE_PICTURES"
 """With this set to 1, pictures that the pages make take the place of those beside them."""
 
+SCREENSHOTS = "viewer-"
+"""Begins the names of pictures of the viewer's page, which tests/test_viewer_page.py makes."""
+
 ALIKE = 3.0
 """How far pixels of two pictures may differ, on the average: fonts are not the same everywhere."""
 
@@ -84,7 +87,11 @@ def run(page: Path, directory: Path) -> None:
 def pictures(page: Path) -> list[Path]:
     """The PNGs beside a page that it shows; its code makes each, under the same name."""
     shown = [str(token.attrs["src"]) for token in tokens(page) if token.type == "image"]
-    return [page.parent / name for name in shown if re.fullmatch(r"[\w-]+\.png", name)]
+    return [
+        page.parent / name
+        for name in shown
+        if re.fullmatch(r"[\w-]+\.png", name) and not name.startswith(SCREENSHOTS)
+    ]
 
 
 def check_picture(made: Path, committed: Path) -> None:
@@ -112,7 +119,8 @@ def test_python_runs(page: Path, tmp_path: Path) -> None:
 
 def test_every_picture_is_shown_and_small() -> None:
     shown = {picture for page in pages() for picture in pictures(page)}
-    there = {path for path in DOCS.rglob("*.png") if "_build" not in path.parts}
+    made_elsewhere = {*DOCS.glob(f"{SCREENSHOTS}*.png")}
+    there = {path for path in DOCS.rglob("*.png") if "_build" not in path.parts} - made_elsewhere
     assert shown == there
     assert all(path.stat().st_size < 60_000 for path in there)
 
@@ -212,6 +220,23 @@ def test_the_api_page_has_every_public_name() -> None:
         r"^\.\. auto\w+:: imgstore_zarr\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE
     )
     assert sorted(documented) == sorted(imgstore_zarr.__all__)
+
+
+def test_the_errors_page_has_every_error() -> None:
+    """In the order of the tree, each with a message that is made there, its cause and its cure."""
+    leaves = [error.__name__ for error in imgstore_zarr.ImgStoreError.__subclasses__()]
+    text = (DOCS / "errors.md").read_text()
+    sections = dict(re.findall(r"^## (\w+Error)$(.+?)(?=^## )", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == sorted(sections, key=leaves.index)
+    assert set(sections) == set(leaves)
+    for name, section in sections.items():
+        assert "```python" in section
+        assert "```output" in section
+        assert f"imgstore_zarr.{name} as" in section or f"\n{name}: " in section
+        assert "**Usual cause.** " in section
+        assert "**Cure.** " in section
+        builtins = [base.__name__ for base in getattr(imgstore_zarr, name).__bases__[1:]]
+        assert f"| [{name}](#{name.lower()}) | {', '.join(builtins)} |" in text
 
 
 def test_the_formats_page_has_every_format() -> None:

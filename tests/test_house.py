@@ -62,7 +62,7 @@ FLOORS = {
     "plain_video": 4,
     "xarray_engine": 5,
     "capture": 5,
-    "catalogue": 5,
+    "cataloguing": 5,
     "installation": 5,
     "alignment": 5,
     "conversion": 5,

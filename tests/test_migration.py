@@ -84,10 +84,10 @@ def test_ways_to_decode(record: Record) -> None:
         np.testing.assert_array_equal(images[0], other)
 
 
-def test_commands_that_are_not_there_yet() -> None:
+def test_commands_of_imgstore_are_there() -> None:
     scripts = entry_points(group="console_scripts")
-    ours = [s.name for s in scripts if s.dist is not None and s.dist.name == "imgstore-zarr"]
-    assert ours == ["imgstore-zarr"]
+    ours = {s.name for s in scripts if s.dist is not None and s.dist.name == "imgstore-zarr"}
+    assert ours == {"imgstore-zarr", "imgstore-save", "imgstore-test", "imgstore-view"}
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as directory:
 """
 
 
-@pytest.mark.parametrize("work", ["", RECORD], ids=["import", "record and read"])
+@pytest.mark.parametrize("work", ["imgstore_zarr.open", RECORD], ids=["a name", "record and read"])
 def test_nothing_heavy_is_loaded_before_it_is_used(work: str) -> None:
     script = f"import sys, imgstore_zarr\n{work}\n"
     script += f"print(*[m for m in {HEAVY} if m in sys.modules])"
@@ -70,6 +70,47 @@ def test_nothing_heavy_is_loaded_before_it_is_used(work: str) -> None:
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == []
+
+
+def test_importing_alone_loads_nothing_but_the_version() -> None:
+    script = (
+        "import sys, imgstore_zarr; print(imgstore_zarr.__version__); "
+        "print(*sorted(m for m in sys.modules if m.startswith('imgstore_zarr')), 'numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        imgstore_zarr.__version__,
+        "imgstore_zarr imgstore_zarr._version False",
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "from imgstore_zarr import *; print(open.__module__)",
+        "from imgstore_zarr import open, errors; print(open.__module__)",
+        "import imgstore_zarr.cataloguing; print(imgstore_zarr.open.__module__)",
+        "import imgstore_zarr; imgstore_zarr.storage.Location; print(imgstore_zarr.open.__module__)",
+        "import imgstore_zarr; assert 'open' in dir(imgstore_zarr); print('imgstore_zarr.formats')",
+        "import imgstore_zarr; imgstore_zarr.align; imgstore_zarr.catalogue.__call__; "
+        "print('imgstore_zarr.formats')",
+    ],
+)
+def test_names_are_there_however_they_are_asked_for(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("imgstore_zarr.formats", "")
+
+
+def test_a_name_that_is_not_there() -> None:
+    for name in ("opne", "_private", "__wrapped__"):
+        with pytest.raises(
+            AttributeError, match=f"module 'imgstore_zarr' has no attribute '{name}'"
+        ):
+            getattr(imgstore_zarr, name)
 
 
 def test_every_error_is_in_the_table() -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr.lock import Holder
 from imgstore_zarr.native import columns, layout, metadata
-from imgstore_zarr.native.open_chunk import move
 from imgstore_zarr.native.spool import Spool
 from imgstore_zarr.native.writer import ZarrSink
 from imgstore_zarr.storage import Directory, locate
@@ -213,9 +212,9 @@ def test_a_repair_that_is_interrupted_while_it_sets_aside(
                 (Path, "unlink"),
                 (os, "rmdir"),
                 (Path, "replace"),
+                (Directory, "take"),
             ):
                 patch.setattr(owner, name, counted.wrap(getattr(owner, name)))
-            patch.setattr("imgstore_zarr.native.recovery.move", counted.wrap(move))
             try:
                 imgstore_zarr.repair(path)
             except KeyboardInterrupt:

@@ -29,6 +29,7 @@ import imgstore_zarr
 from imgstore_zarr.errors import RecordingAccessError, RecordingLockedError
 from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.lock import Holder, Lock, StoreLock, take_lock
+from imgstore_zarr.native.mirror import Mirror
 from imgstore_zarr.native.pipeline import Pipeline
 from imgstore_zarr.native.spool import Spool
 from imgstore_zarr.native.writer import ZarrSink
@@ -206,6 +207,7 @@ def test_a_lock_is_given_up_last(
 def test_only_the_own_lock_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = locate(zarr.storage.MemoryStore())
     lock = StoreLock(store, "lock")
+    lock.take()
     theirs = Holder.this_process(flock=False).encode()
     store.write("lock", theirs)
     lock.release()
@@ -745,21 +747,20 @@ def test_a_copy_that_a_flush_did_not_commit_is_kept(tmp_path: Path) -> None:
     assert imgstore_zarr.verify(path).ok
 
 
-def test_ctrl_c_between_an_upload_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_just_after_a_chunk_was_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     store = zarr.storage.MemoryStore()
     writer = create(store, chunksize=4)
-    add(writer, 0, 3)
-    write = ZarrStore.write
+    add(writer, 0, 7)
+    take = Mirror.take
 
-    def pressed(location: ZarrStore, key: str, data: Any, **options: Any) -> None:
-        write(location, key, data, **options)
-        if key.startswith("image/c/"):
-            raise KeyboardInterrupt
+    def pressed(location: Mirror, key: str, file: Path) -> None:
+        take(location, key, file)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ZarrStore, "write", pressed)
+        patch.setattr(Mirror, "take", pressed)
         with pytest.raises(KeyboardInterrupt):
-            writer._sink._committer.finish_chunk()
-    add(writer, 3, 5)
+            writer.close()
     writer.close()
-    assert content(store) == ([*range(5)], [*range(5)])
+    assert imgstore_zarr.repair(store).ok
+    assert content(store) == ([*range(7)], [*range(7)])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import imgstore_zarr
 from imgstore_zarr.native import columns, recovery
+from imgstore_zarr.storage import Directory
 
 SHAPE, CHUNKSIZE = (24, 32), 8
 
@@ -177,7 +178,7 @@ def test_unfinished_files_are_set_aside(broken: Path) -> None:
 
 
 STEPS: list[Callable[[pytest.MonkeyPatch, BaseException], None]] = [
-    lambda patch, error: patch.setattr(recovery, "move", raising(error)),
+    lambda patch, error: patch.setattr(Directory, "take", raising(error)),
     lambda patch, error: patch.setattr(recovery, "_commit", raising(error)),
     lambda patch, error: patch.setattr(columns.ColumnWriter, "extend", raising(error)),
     lambda patch, error: patch.setattr(recovery, "write_extra", raising(error)),

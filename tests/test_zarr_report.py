@@ -151,6 +151,10 @@ class CountingBlob:
     key: str
     reads: list[tuple[str, int]]
 
+    @property
+    def size(self) -> int:
+        return self.inner.size
+
     def tail(self, nbytes: int) -> bytes:
         self.reads.append((self.key, nbytes))
         return self.inner.tail(nbytes)

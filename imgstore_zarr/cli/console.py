@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.storage import Location
 
 _PIPED_WIDTH = 160
 
-# A frame time outside of 1990 .. 2100 is no Unix time.
-_UNIX_TIMES = (631_152_000, 4_102_444_800)
+UNIX_TIMES = (631_152_000, 4_102_444_800)
+"""A frame time outside of 1990 .. 2100 is no Unix time."""
 
 
 def make_console() -> Console:
@@ -54,6 +56,28 @@ def progress_of_frames(*phases: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
+def options_of(words: list[str]) -> dict[str, str | bool]:
+    """Return the storage options of a command, each ``NAME=VALUE``."""
+    options: dict[str, str | bool] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise UnsupportedFormatError(f"--storage-option must be NAME=VALUE, not {word!r}")
+        options[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
+def ends_of(text: str, option: str, kind: type[Any]) -> tuple[Any, Any]:
+    """Return two ends written as ``START:STOP``, of which each may be left out."""
+    try:
+        start, stop = text.split(":")
+        return kind(start) if start else None, kind(stop) if stop else None
+    except ValueError as error:
+        raise UnsupportedFormatError(
+            f"{option} must be START:STOP, of which one may be left out, not {text!r}"
+        ) from error
+
+
 def bytes_text(count: int) -> str:
     """Return a size with a binary unit."""
     size = float(count)
@@ -80,7 +104,7 @@ def moment_text(moment: dt.datetime, zone: dt.tzinfo) -> str:
 
 def frame_time_text(time: float, zone: dt.tzinfo) -> str:
     """Return a frame time in seconds, and as a date where it can be one."""
-    if not _UNIX_TIMES[0] <= time < _UNIX_TIMES[1]:
+    if not UNIX_TIMES[0] <= time < UNIX_TIMES[1]:
         return f"{time:.3f} s"
     local = dt.datetime.fromtimestamp(time, zone)
     return f"{time:.3f} s  {local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d} {local:%Z}"

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import make_console, progress_of_frames
+from imgstore_zarr.cli.console import (
+    ends_of,
+    make_console,
+    options_of,
+    progress_of_frames,
+)
 from imgstore_zarr.cli.info import plain
 from imgstore_zarr.errors import UnsupportedFormatError
 
@@ -34,6 +39,7 @@ def run_convert(
     scheduler: str | None,
     as_json: bool,
     options: list[str],
+    storage_options: list[str],
     **more: Any,
 ) -> None:
     """Convert a recording, and print the report.
@@ -52,14 +58,16 @@ def run_convert(
         Print one JSON document.
     options
         Of the format, each ``NAME=VALUE``.
+    storage_options
+        Of URLs, each ``NAME=VALUE``.
     **more
         Handed on.
     """
     # The problems that opening logs would stand in the middle of the bar.
     logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
-    bounds = _ends(time, "--time", float) if time else None
+    bounds = ends_of(time, "--time", float) if time else None
     selection: dict[str, Any] = {
-        "frames": slice(*_ends(frames, "--frames", int)) if frames else None,
+        "frames": slice(*ends_of(frames, "--frames", int)) if frames else None,
         "time": bounds,
         "roi": _rectangle(roi) if roi else None,
     }
@@ -76,6 +84,7 @@ def run_convert(
                 client=client,
                 progress=progress,
                 damaged=damaged,
+                storage_options=options_of(storage_options),
                 **selection,
                 **more,
                 **dict(_option(text) for text in options),
@@ -88,17 +97,6 @@ def run_convert(
         typer.echo(json.dumps(plain(report.to_dict()), indent=2, allow_nan=False))
     else:
         make_console().print(str(report), soft_wrap=True)
-
-
-def _ends(text: str, option: str, kind: type[Any]) -> tuple[Any, Any]:
-    """Two ends, of which each may be left out."""
-    try:
-        start, stop = text.split(":")
-        return kind(start) if start else None, kind(stop) if stop else None
-    except ValueError as error:
-        raise UnsupportedFormatError(
-            f"{option} must be START:STOP, of which one may be left out, not {text!r}"
-        ) from error
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -115,7 +113,7 @@ def _rectangle(text: str) -> tuple[slice, slice]:
     rows, comma, columns = text.partition(",")
     if comma != "," or ":" not in rows or ":" not in columns:
         raise UnsupportedFormatError(f"--roi must be TOP:BOTTOM,LEFT:RIGHT, not {text!r}")
-    return slice(*_ends(rows, "--roi", int)), slice(*_ends(columns, "--roi", int))
+    return slice(*ends_of(rows, "--roi", int)), slice(*ends_of(columns, "--roi", int))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from imgstore_zarr.cli.console import (
     limited,
     make_console,
     moment_text,
+    options_of,
     seconds_text,
     size_on_disk,
 )
@@ -29,9 +30,9 @@ from imgstore_zarr.report import Report, counted
 from imgstore_zarr.store import ImgStore
 
 
-def print_info(recording: str, *, as_json: bool) -> None:
+def print_info(recording: str, options: list[str], *, as_json: bool) -> None:
     """Print what a recording holds, as a table or as one JSON document."""
-    location = imgstore_zarr.locate(recording)
+    location = imgstore_zarr.locate(recording, options_of(options))
     # The problems that opening logs are in the report.
     logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
     with imgstore_zarr.open(location) as store:

@@ -10,10 +10,11 @@ from typing import TypeVar
 import typer
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import make_console, progress_of_frames
+from imgstore_zarr.cli.console import make_console, options_of, progress_of_frames
 from imgstore_zarr.cli.info import plain
 from imgstore_zarr.errors import ImgStoreError
 from imgstore_zarr.report import Report, counted
+from imgstore_zarr.storage import Location
 
 SOUND, DAMAGED, NOT_CHECKED = 0, 1, 2
 """Exit codes of both commands."""
@@ -21,19 +22,25 @@ SOUND, DAMAGED, NOT_CHECKED = 0, 1, 2
 _T = TypeVar("_T")
 
 
-def run_verify(recording: str, *, quick: bool, as_json: bool, debug: bool) -> None:
+def run_verify(
+    recording: str, options: list[str], *, quick: bool, as_json: bool, debug: bool
+) -> None:
     """Verify a recording, print its report, and exit."""
-    _finish(_checked(lambda: _verify(recording, quick), debug), as_json, "sound")
+    _finish(_checked(lambda: _verify(recording, options, quick), debug), as_json, "sound")
 
 
-def run_repair(recording: str, *, as_json: bool, debug: bool) -> None:
+def run_repair(recording: str, options: list[str], *, as_json: bool, debug: bool) -> None:
     """Repair a recording, print its report, and exit."""
-    report = _checked(lambda: imgstore_zarr.repair(imgstore_zarr.locate(recording)), debug)
+    report = _checked(lambda: imgstore_zarr.repair(_located(recording, options)), debug)
     _finish(report, as_json, "whole")
 
 
-def _verify(recording: str, quick: bool) -> Report:
-    location = imgstore_zarr.locate(recording)
+def _located(recording: str, options: list[str]) -> Location:
+    return imgstore_zarr.locate(recording, options_of(options))
+
+
+def _verify(recording: str, options: list[str], quick: bool) -> Report:
+    location = _located(recording, options)
     with progress_of_frames("verifying") as progress:
         return imgstore_zarr.verify(location, quick=quick, progress=progress)
 

@@ -4,7 +4,7 @@ from imgstore_zarr.storage.access import access_error
 from imgstore_zarr.storage.directory import Directory, FileBlob, sync_directory
 from imgstore_zarr.storage.guarded import GuardedObject
 from imgstore_zarr.storage.icechunk_branch import IcechunkBranch
-from imgstore_zarr.storage.locating import locate, locate_ends
+from imgstore_zarr.storage.locating import locate, locate_urls
 from imgstore_zarr.storage.location import METADATA_FILES, Blob, Location
 from imgstore_zarr.storage.object_store import ObjectBlob, ObjectStore
 from imgstore_zarr.storage.recollection import recollecting
@@ -29,7 +29,7 @@ __all__ = [
     "each",
     "is_far",
     "locate",
-    "locate_ends",
+    "locate_urls",
     "recollecting",
     "submit",
     "sync_directory",

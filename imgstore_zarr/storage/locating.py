@@ -65,7 +65,7 @@ def locate(location: object, storage_options: Mapping[str, Any] | None = None) -
     return _of_path(location) or _of_store(location)
 
 
-def locate_ends(
+def locate_urls(
     storage_options: Mapping[str, Any] | None, *locations: object
 ) -> tuple[object, ...]:
     """Return several locations, with the options in those that are URLs of object storage.

@@ -1,0 +1,1 @@
+"""The viewer: a web page on this machine that shows recordings (``imgstore-zarr view``)."""
