@@ -30,7 +30,7 @@ from imgstore_zarr.layouts import JoinsChunks
 from imgstore_zarr.recording import RecordingSpec, as_json
 from imgstore_zarr.report import counted
 from imgstore_zarr.shared_sources import SharedSource
-from imgstore_zarr.storage import Location, locate, locate_ends
+from imgstore_zarr.storage import Location, locate, locate_urls
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -210,7 +210,7 @@ def convert(
     if damaged not in ("raise", "skip"):
         raise UnsupportedFormatError(f"damaged must be 'raise' or 'skip', not {damaged!r}")
     progress = progress or _silent
-    source, destination = locate_ends(storage_options, source, destination)
+    source, destination = locate_urls(storage_options, source, destination)
     origin = Source.of(source, gray=gray, skips=damaged == "skip")
     place = locate(destination)
     _refuse_within(origin, place)

@@ -20,12 +20,15 @@ from typing import NoReturn, Protocol
 
 from imgstore_zarr.errors import ImgStoreError, RecordingLockedError
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.storage import Location, access_error
+from imgstore_zarr.storage import GuardedObject, Location, ReplacedError, access_error
 
 _log = logging.getLogger("imgstore_zarr")
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
+
+SPOOL_LOCK = "lock"
+"""What is locked in a spool."""
 
 # How long it may take, at most, from making a lock's file to saying in it who holds it.
 _MAKING_SECONDS = 30.0
@@ -49,6 +52,9 @@ class Holder:
         Whether the kernel keeps the lock; otherwise what is written here is the lock.
     token
         Of this one lock; empty where that is not known.
+    spool
+        The folder on that machine that holds what the store does not have yet; empty where there is
+        none.
     """
 
     host: str
@@ -57,14 +63,15 @@ class Holder:
     since: str
     flock: bool = True
     token: str = ""
+    spool: str = ""
 
     @classmethod
-    def this_process(cls, *, flock: bool = True) -> Holder:
+    def this_process(cls, *, flock: bool = True, spool: str = "") -> Holder:
         """Return this process, now."""
         pid = os.getpid()
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         token = secrets.token_hex(8)
-        return cls(socket.gethostname(), pid, _start_of(pid), now, flock, token)
+        return cls(socket.gethostname(), pid, _start_of(pid), now, flock, token, spool)
 
     @classmethod
     def read(cls, file: Path) -> Holder | None:
@@ -86,8 +93,17 @@ class Holder:
                 str(document["since"]),
                 document.get("flock") is not False,
                 str(document.get("token", "")),
+                str(document.get("spool", "")),
             )
         except (ValueError, KeyError, TypeError, OverflowError):
+            return None
+
+    @classmethod
+    def stored(cls, location: Location, key: str) -> Holder | None:
+        """Return what an object says; None where there is none, or where that is nothing."""
+        try:
+            return cls.parse(location.read(key))
+        except FileNotFoundError:
             return None
 
     def encode(self) -> bytes:
@@ -95,10 +111,17 @@ class Holder:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
     def is_dead(self) -> bool:
-        """Whether the process has certainly ended; of another machine nothing is known."""
-        if self.host != socket.gethostname():
+        """Whether it has certainly ended, or given up; of another machine nothing is known."""
+        if not self.is_here:
             return False
+        if self.spool and (locked := _is_locked(Path(self.spool) / SPOOL_LOCK)) is not None:
+            return not locked
         try:
             os.kill(self.pid, 0)
         except (ProcessLookupError, OverflowError):
@@ -111,6 +134,21 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+def _is_locked(file: Path) -> bool | None:
+    """Whether somebody holds the lock of a file; None where nobody can say."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in _HELD else None
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _start_of(pid: int) -> int | None:
@@ -138,7 +176,15 @@ def take_lock(location: Location, key: str) -> HeldLock:
     """Take the lock of a recording, wherever it lies; see `Lock` and `StoreLock`."""
     if location.path is not None:
         return Lock(location, location.path / key)
-    return StoreLock(location, key) if can_delete(location) else NoLock()
+    if not can_delete(location):
+        return NoLock()
+    lock = StoreLock(location, key)
+    try:
+        lock.take()
+    except BaseException:
+        lock.remove()
+        raise
+    return lock
 
 
 def can_delete(location: Location) -> bool:
@@ -159,8 +205,8 @@ class NoLock:
 class StoreLock:
     """An object that says who writes, in a store that is no directory.
 
-    It counts as long as the process that it names may live. Two that begin at the same moment may both
-    find nothing there.
+    It counts as long as the process that it names may live. Of two that begin at the same moment one is
+    refused, certainly so where the store has conditional puts.
 
     Parameters
     ----------
@@ -168,43 +214,94 @@ class StoreLock:
         The recording.
     key
         Of the object.
+    spool
+        The folder of this machine that holds what the store does not have yet.
 
-    Raises
-    ------
-    RecordingLockedError
-        Another process, or another writer of this one, holds it.
-    RecordingAccessError
-        The store cannot be read or written to.
+    Attributes
+    ----------
+    is_removed
+        Whether nothing is left of it.
     """
 
-    def __init__(self, location: Location, key: str) -> None:
+    def __init__(self, location: Location, key: str, *, spool: str = "") -> None:
         self._location = location
         self._key = key
-        self._holder = Holder.this_process(flock=False)
+        self._object = GuardedObject(location, key)
+        self._holder = Holder.this_process(flock=False, spool=spool)
+        self.is_removed = False
+
+    def take(self, over: Holder | None = None) -> None:
+        """Take the lock; after an error `remove` makes sure that it is not taken.
+
+        Parameters
+        ----------
+        over
+            A holder that has ended, and of whose spool the caller takes care.
+
+        Raises
+        ------
+        RecordingLockedError
+            Another process, or another writer of this one, holds it, or has left a spool.
+        RecordingAccessError
+            The store cannot be read or written to.
+        """
+        location, key = self._location, self._key
         try:
-            holder = self._read()
-            if holder is not None and not holder.is_dead:
-                advice = f"; if that process has ended, remove the object {key}"
-                _refuse(location, holder, advice)
+            found = self._object.read()
+            if found is not None and (holder := Holder.parse(found)) is not None:
+                self._refuse_unless(holder, over)
             if getattr(getattr(location, "store", None), "read_only", False):
                 raise OSError(errno.EROFS, "the store was opened to be read only")
-            location.write(key, self._holder.encode())
+            self._object.write(self._holder.encode())
+        except ReplacedError:
+            _refuse(location, Holder.stored(location, key))
         except OSError as error:
             if isinstance(error, ImgStoreError):
                 raise
             raise access_error(location, "locking", error) from error
 
-    def _read(self) -> Holder | None:
+    def _refuse_unless(self, holder: Holder, over: Holder | None) -> None:
+        if holder == over:
+            return
+        if not holder.is_dead:
+            refuse_holder(self._location, self._key, holder)
+        if holder.spool:
+            refuse_interrupted(self._location, holder)
+
+    def confirm(self) -> bool:
+        """Return whether the lock is still there.
+
+        Raises
+        ------
+        RecordingLockedError
+            Somebody else holds it.
+        """
+        holder = Holder.stored(self._location, self._key)
+        if holder is not None and holder != self._holder:
+            _refuse(self._location, holder)
+        return holder is not None
+
+    def take_again(self) -> None:
+        """Take the lock whose object somebody has removed.
+
+        Raises
+        ------
+        RecordingLockedError
+            Somebody else has it by now.
+        """
         try:
-            return Holder.parse(self._location.read(self._key))
-        except FileNotFoundError:
-            return None
+            if self._object.read() is None:
+                self._object.write(self._holder.encode())
+        except ReplacedError:
+            pass
+        self.confirm()
 
     def release(self) -> None:
         """Let others write. Where the object cannot be removed, it counts until this process ends."""
         try:
-            if self._read() == self._holder:
+            if Holder.stored(self._location, self._key) == self._holder:
                 self._location.delete(self._key)
+            self.is_removed = True
         except OSError as error:
             _log.warning(
                 "%s: the lock could not be removed (%s); remove the object %s",
@@ -214,6 +311,26 @@ class StoreLock:
             )
 
     remove = release
+
+
+def refuse_holder(location: Location, key: str, holder: Holder) -> NoReturn:
+    """Refuse to write where another process may be at work."""
+    advice = f"; if that process has ended, remove the object {key}"
+    if holder.spool and not holder.is_here:
+        advice = (
+            f"; if that process has ended, imgstore_zarr.repair(...) on {holder.host} brings back what "
+            f"it has not uploaded, from {holder.spool}; if that machine is gone, remove the object "
+            f"{key}: what is in the store is whole"
+        )
+    _refuse(location, holder, advice)
+
+
+def refuse_interrupted(location: Location, holder: Holder) -> NoReturn:
+    """Refuse to write where a writer of this machine was interrupted."""
+    raise RecordingLockedError(
+        f"{location.name}: its writer ({holder}) was interrupted; imgstore_zarr.repair(...) uploads "
+        f"what it has left in {holder.spool}"
+    )
 
 
 class Lock:

@@ -66,7 +66,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         assert (row["layout"], row["frame_count"]) == (layout, count)
         assert row["duration"] == pytest.approx(duration, abs=1e-6)
         assert row["problem"] == ""
-    broken = named.loc["rig2/broken"]
+    broken: Any = named.loc["rig2/broken"]
     assert "zarr.json" in broken["problem"]
     assert pd.isna(broken["frame_count"])
     return named

@@ -66,7 +66,9 @@ def test_a_snapshot_per_flush(repository: Any, format: str) -> None:
     data = xr.open_zarr(repository.readonly_session("main").store)["image"]
     np.testing.assert_array_equal(data, IMAGES[:30])
     # Each says how many frames it has.
-    assert "5 frames" in {entry.id: entry.message for entry in history(repository)}[next(iter(counts))]
+    assert (
+        "5 frames" in {entry.id: entry.message for entry in history(repository)}[next(iter(counts))]
+    )
 
 
 def test_several_recordings_of_one_repository(repository: Any) -> None:
@@ -107,9 +109,7 @@ def test_going_on_and_branches(repository: Any) -> None:
         add(writer, 0, 11)
     repository.create_branch("tried", history(repository)[-1].id)
     branch = IcechunkBranch(repository, "tried")
-    with imgstore_zarr.create(
-        branch, "zstd/zarr", SHAPE, chunksize=8, mode="a"
-    ) as writer:
+    with imgstore_zarr.create(branch, "zstd/zarr", SHAPE, chunksize=8, mode="a") as writer:
         add(writer, 11, 21)
     np.testing.assert_array_equal(imgstore_zarr.open(branch).frames[:], IMAGES[:21])
     assert imgstore_zarr.open(repository).frame_count == 11

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 import imgstore_zarr
-from imgstore_zarr.native import open_chunk, pipeline
+from imgstore_zarr.native import pipeline
 from imgstore_zarr.storage import Directory
 
 SHAPE = (6, 8)
 COUNT = 23
 IMAGES = np.random.default_rng(23).integers(0, 256, (COUNT, *SHAPE), np.uint8)
 
-OPERATIONS = ["pwritev", "ftruncate", "open", "move", "write"]
+OPERATIONS = ["pwritev", "ftruncate", "open", "take", "write"]
 
 Way = Literal["fail", "fail for good", "tear", "write less", "delay"]
 
@@ -61,7 +61,7 @@ class Operation:
 def faulty(operation: str, at: int | None, way: Way = "fail") -> Iterator[Operation]:
     wrapped = Operation(at, way)
     with pytest.MonkeyPatch.context() as patch:
-        owner: Any = {"move": open_chunk, "write": Directory}.get(operation, os)
+        owner: Any = {"take": Directory, "write": Directory}.get(operation, os)
         patch.setattr(owner, operation, wrapped.wrap(getattr(owner, operation)))
         yield wrapped
 
@@ -151,7 +151,7 @@ def stored(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def cases() -> list[tuple[str, Way]]:
     ways: list[Way] = ["fail", "fail for good"]
     listed: list[tuple[str, Way]] = [(operation, way) for operation in OPERATIONS for way in ways]
-    return [*listed, ("pwritev", "tear"), ("pwritev", "write less"), ("move", "delay")]
+    return [*listed, ("pwritev", "tear"), ("pwritev", "write less"), ("take", "delay")]
 
 
 @pytest.mark.parametrize("inner", INNER)

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,23 +12,9 @@ import typer
 
 from imgstore_zarr._version import __version__
 from imgstore_zarr.cli.options import AsJson, Frames, Recording, StorageOptions, Time
-from imgstore_zarr.errors import ImgStoreError
+from imgstore_zarr.cli.running import NOT_DONE, new_app, run
 
-
-@dataclass
-class Settings:
-    """The options that stand before the command."""
-
-    debug: bool = False
-
-
-app = typer.Typer(
-    help="Scientific video as Zarr v3 recordings, and as Motif and imgstore write it.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = new_app("Scientific video as Zarr v3 recordings, and as Motif and imgstore write it.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -107,7 +91,8 @@ def verify(
     """
     from imgstore_zarr.cli.verify import run_verify
 
-    run_verify(recording, storage_option or [], quick=quick, as_json=json, debug=context.obj.debug)
+    context.obj.failure = NOT_DONE
+    run_verify(recording, storage_option or [], quick=quick, as_json=json)
 
 
 @app.command()
@@ -127,7 +112,8 @@ def repair(
     """
     from imgstore_zarr.cli.verify import run_repair
 
-    run_repair(recording, storage_option or [], as_json=json, debug=context.obj.debug)
+    context.obj.failure = NOT_DONE
+    run_repair(recording, storage_option or [], as_json=json)
 
 
 @app.command()
@@ -265,6 +251,7 @@ def save(
 
 @app.command("test")
 def check_installation(
+    context: typer.Context,
     at: Annotated[
         Path | None,
         typer.Option(metavar="DIRECTORY", help="Also measure how fast can be written to there."),
@@ -281,6 +268,7 @@ def check_installation(
     """
     from imgstore_zarr.cli.test import run_test
 
+    context.obj.failure = NOT_DONE
     run_test(at, as_json=json)
 
 
@@ -446,15 +434,3 @@ def serve(
 def main() -> None:
     """Run the command line."""
     run(app)
-
-
-def run(commands: typer.Typer) -> None:
-    """Run commands; an expected error is one line on stderr and exit code 1."""
-    settings = Settings()
-    try:
-        commands(obj=settings)
-    except (ImgStoreError, OSError) as error:
-        if settings.debug:
-            raise
-        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
-        sys.exit(1)

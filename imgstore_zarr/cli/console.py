@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,9 +18,17 @@ from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.storage import Location
 
 _PIPED_WIDTH = 160
+_SWITCHES: dict[str, str | bool] = {"true": True, "false": False}
+
+_Value = TypeVar("_Value")
 
 UNIX_TIMES = (631_152_000, 4_102_444_800)
 """A frame time outside of 1990 .. 2100 is no Unix time."""
+
+
+def leave_log() -> None:
+    """Have what the library logs not printed as well, where a command says the same in its own way."""
+    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
 
 
 def make_console() -> Console:
@@ -56,15 +65,36 @@ def progress_of_frames(*phases: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def options_of(words: list[str]) -> dict[str, str | bool]:
+def options_of(words: Sequence[str]) -> dict[str, str | bool]:
     """Return the storage options of a command, each ``NAME=VALUE``."""
-    options: dict[str, str | bool] = {}
+    return named_values(
+        words, "--storage-option", lambda value: _SWITCHES.get(value.lower(), value)
+    )
+
+
+def named_values(
+    words: Sequence[str], option: str, value_of: Callable[[str], _Value]
+) -> dict[str, _Value]:
+    """Return what an option was given, each time as ``NAME=VALUE``."""
+    values = {}
     for word in words:
         name, sign, value = word.partition("=")
-        if not sign:
-            raise UnsupportedFormatError(f"--storage-option must be NAME=VALUE, not {word!r}")
-        options[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return options
+        if not sign or not name:
+            # What may be a secret is not repeated.
+            shown = f"{name}=..." if sign else repr(word)
+            raise UnsupportedFormatError(f"{option} must be NAME=VALUE, not {shown}")
+        values[name] = value_of(value)
+    return values
+
+
+def frames_of(text: str | None) -> slice | None:
+    """Return the positions of ``--frames``, None where it was not given."""
+    return None if text is None else slice(*ends_of(text, "--frames", int))
+
+
+def time_of(text: str | None) -> tuple[float | None, float | None] | None:
+    """Return the ends of ``--time`` in seconds, None where it was not given."""
+    return None if text is None else ends_of(text, "--time", float)
 
 
 def ends_of(text: str, option: str, kind: type[Any]) -> tuple[Any, Any]:

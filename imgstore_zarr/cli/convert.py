@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,18 +12,20 @@ import typer
 import imgstore_zarr
 from imgstore_zarr.cli.console import (
     ends_of,
+    frames_of,
+    leave_log,
     make_console,
+    named_values,
     options_of,
     progress_of_frames,
+    time_of,
 )
 from imgstore_zarr.cli.info import plain
+from imgstore_zarr.cli.running import interrupted
 from imgstore_zarr.errors import UnsupportedFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def run_convert(
@@ -64,11 +65,10 @@ def run_convert(
         Handed on.
     """
     # The problems that opening logs would stand in the middle of the bar.
-    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
-    bounds = ends_of(time, "--time", float) if time else None
+    leave_log()
     selection: dict[str, Any] = {
-        "frames": slice(*ends_of(frames, "--frames", int)) if frames else None,
-        "time": bounds,
+        "frames": frames_of(frames),
+        "time": time_of(time),
         "roi": _rectangle(roi) if roi else None,
     }
     phases = ["looking for damage"] if damaged == "skip" else []
@@ -87,26 +87,23 @@ def run_convert(
                 storage_options=options_of(storage_options),
                 **selection,
                 **more,
-                **dict(_option(text) for text in options),
+                **named_values(options, "--option", _number),
             )
     except KeyboardInterrupt:
         what = "interrupted; chunks that are finished are kept, and the same command goes on after them"
-        typer.echo(what, err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise interrupted(what) from None
     if as_json:
         typer.echo(json.dumps(plain(report.to_dict()), indent=2, allow_nan=False))
     else:
         make_console().print(str(report), soft_wrap=True)
 
 
-def _option(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise UnsupportedFormatError(f"--option must be NAME=VALUE, not {text!r}")
+def _number(value: str) -> Any:
+    """A value of an option: a number, where it is one."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
-            return name, kind(value)
-    return name, value
+            return kind(value)
+    return value
 
 
 def _rectangle(text: str) -> tuple[slice, slice]:

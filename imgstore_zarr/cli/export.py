@@ -16,8 +16,14 @@ import typer
 from numpy.typing import NDArray
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import ends_of, make_console, options_of, progress_of_frames
-from imgstore_zarr.cli.convert import INTERRUPTED
+from imgstore_zarr.cli.console import (
+    frames_of,
+    make_console,
+    options_of,
+    progress_of_frames,
+    time_of,
+)
+from imgstore_zarr.cli.running import interrupted
 from imgstore_zarr.conversion_source import Selection
 from imgstore_zarr.cores import in_order
 from imgstore_zarr.errors import (
@@ -85,10 +91,7 @@ class Exported:
 
 def selected(store: ImgStore, frames: str | None, time: str | None) -> Int64s:
     """Return the positions that ``--frames`` and ``--time`` choose."""
-    selection = Selection(
-        frames=slice(*ends_of(frames, "--frames", int)) if frames else None,
-        time=ends_of(time, "--time", float) if time else None,
-    )
+    selection = Selection(frames=frames_of(frames), time=time_of(time))
     return selection.positions(store.index, store.filename)
 
 
@@ -137,10 +140,8 @@ def run_export(
             else:
                 done = _images(store, positions, target, kind, one=bool(target.suffix and not to))
     except KeyboardInterrupt:
-        typer.echo(
-            "interrupted; images that are there are whole, of a file nothing is left", err=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        what = "interrupted; images that are there are whole, of a file nothing is left"
+        raise interrupted(what) from None
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(done), indent=2))
     else:

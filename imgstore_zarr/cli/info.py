@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -19,6 +18,7 @@ import imgstore_zarr
 from imgstore_zarr.cli.console import (
     bytes_text,
     frame_time_text,
+    leave_log,
     limited,
     make_console,
     moment_text,
@@ -34,7 +34,7 @@ def print_info(recording: str, options: list[str], *, as_json: bool) -> None:
     """Print what a recording holds, as a table or as one JSON document."""
     location = imgstore_zarr.locate(recording, options_of(options))
     # The problems that opening logs are in the report.
-    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    leave_log()
     with imgstore_zarr.open(location) as store:
         size = size_on_disk(location)
         if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any, Literal
 
 import pandas as pd
@@ -11,13 +10,19 @@ import typer
 from rich.table import Table
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import bytes_text, make_console, options_of, seconds_text
+from imgstore_zarr.cli.console import (
+    bytes_text,
+    leave_log,
+    make_console,
+    options_of,
+    seconds_text,
+)
 
 
 def print_catalogue(location: str, options: list[str], *, as_json: bool) -> None:
     """Print the recordings below a place, as a table or as one JSON document."""
     # The problems that opening logs are in the table.
-    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    leave_log()
     found = imgstore_zarr.catalogue(imgstore_zarr.locate(location, options_of(options)))
     if as_json:
         document = json.loads(found.to_json(orient="records", date_format="iso"))

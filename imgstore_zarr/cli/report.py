@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from pathlib import Path
 
 import typer
 
 import imgstore_zarr
-from imgstore_zarr.cli.console import make_console, options_of
+from imgstore_zarr.cli.console import leave_log, make_console, options_of
 from imgstore_zarr.cli.info import plain
 from imgstore_zarr.errors import RecordingExistsError, UnsupportedFormatError
 
@@ -30,7 +29,7 @@ def print_report(recording: str, options: list[str], *, png: Path | None, as_jso
         Print one JSON document.
     """
     # The problems that opening logs are in the report.
-    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    leave_log()
     if png and png.suffix.lower() != ".png":
         raise UnsupportedFormatError(f"--png draws a PNG file, and {png} does not end with .png")
     if png and png.exists():

@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imgstore_zarr.errors import InvalidMetadataError
+from imgstore_zarr.cli.running import INTERRUPTED, interrupted, run_alone
 
 if TYPE_CHECKING:
     from imgstore_zarr.capture import Saved, State
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C where there was more to save, as shells have it."""
 
 
 def run_save(
@@ -53,9 +50,9 @@ def run_save(
         Print one JSON document.
     """
     from imgstore_zarr.capture import open_source, save
-    from imgstore_zarr.cli.console import options_of
+    from imgstore_zarr.cli.console import named_values, options_of
 
-    user = dict(map(_entry, metadata))
+    user = named_values(metadata, "--metadata", _plain)
     options = options_of([*storage_options])
     try:
         opened = open_source(source, gray=gray, fps=fps, times_from_names=times_from_names)
@@ -73,8 +70,7 @@ def run_save(
                 stop=stop,
             )
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise interrupted() from None
     typer.echo(json.dumps(dataclasses.asdict(saved), indent=2) if as_json else _told(saved))
     if saved.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -82,13 +78,7 @@ def run_save(
 
 def main() -> None:
     """Run ``imgstore-save``, which takes what imgstore's own command takes."""
-    from imgstore_zarr.cli.app import run
-
-    script = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
-    script.command(context_settings={"help_option_names": ["-h", "--help"]})(_save_as_imgstore)
-    run(script)
+    run_alone(_save_as_imgstore)
 
 
 def _save_as_imgstore(
@@ -121,15 +111,13 @@ def _told(saved: Saved) -> str:
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
-def _entry(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise InvalidMetadataError(f"--metadata must be NAME=VALUE, not {text!r}")
+def _plain(value: str) -> Any:
+    """What is meant by a value of the metadata."""
     if value in ("true", "false"):
-        return name, value == "true"
+        return value == "true"
     if _NUMBER.fullmatch(value) and math.isfinite(number := json.loads(value)):
-        return name, number
-    return name, value
+        return number
+    return value
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +11,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from imgstore_zarr._version import __version__
+from imgstore_zarr.cli.running import FAILED, NOT_DONE, interrupted, run_alone
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from imgstore_zarr.installation import Check, WriteSpeed
-
-FINE, FAILED, NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; the last one after Ctrl-C, as shells have it."""
 
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}
 
@@ -36,7 +33,7 @@ def run_test(at: Path | None = None, *, as_json: bool = False) -> None:
     """
     from rich.console import Console
 
-    from imgstore_zarr.cli.console import make_console
+    from imgstore_zarr.cli.console import leave_log, make_console
     from imgstore_zarr.installation import (
         check_codecs,
         check_extras,
@@ -45,7 +42,7 @@ def run_test(at: Path | None = None, *, as_json: bool = False) -> None:
     )
 
     # What formats that fail log is in the table.
-    logging.getLogger("imgstore_zarr").addHandler(logging.NullHandler())
+    leave_log()
     waiting = Console(stderr=True)
     speeds: list[WriteSpeed] = []
     try:
@@ -56,11 +53,7 @@ def run_test(at: Path | None = None, *, as_json: bool = False) -> None:
         with waiting.status("testing"), tempfile.TemporaryDirectory() as directory:
             checks = [*check_formats(Path(directory)), *check_codecs(), *check_extras()]
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
-        raise typer.Exit(NOT_RUN) from error
+        raise interrupted() from None
     failed = [check for check in checks if check.state == "failed"]
     if as_json:
         document = {
@@ -80,25 +73,21 @@ def run_test(at: Path | None = None, *, as_json: bool = False) -> None:
             console.print(line, soft_wrap=True)
         verdict = f"{len(failed)} of {len(checks)} failed" if failed else "all fine"
         console.print(verdict, style="bold red" if failed else "bold green")
-    raise typer.Exit(FAILED if failed else FINE)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def main() -> None:
     """Run ``imgstore-test``, which takes no arguments, as imgstore's own command."""
-    from imgstore_zarr.cli.app import run
-
-    script = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
-    script.command(context_settings={"help_option_names": ["-h", "--help"]})(_test_as_imgstore)
-    run(script)
+    run_alone(_test_as_imgstore)
 
 
-def _test_as_imgstore() -> None:
+def _test_as_imgstore(context: typer.Context) -> None:
     """Check this installation.
 
     The same as imgstore-zarr test, which can also measure how fast can be written to a directory.
     """
+    context.obj.failure = NOT_DONE
     run_test()
 
 

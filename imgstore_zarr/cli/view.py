@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from imgstore_zarr.cli.console import options_of
+from imgstore_zarr.cli.running import run_alone
 from imgstore_zarr.errors import MissingDependencyError
 from imgstore_zarr.viewer.playing import Playing
 
@@ -63,13 +64,7 @@ def run_view(
 
 def main() -> None:
     """Run ``imgstore-view``, which takes what imgstore's own command takes."""
-    from imgstore_zarr.cli.app import run
-
-    script = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-    )
-    script.command(context_settings={"help_option_names": ["-h", "--help"]})(_view_as_imgstore)
-    run(script)
+    run_alone(_view_as_imgstore)
 
 
 def _view_as_imgstore(

@@ -52,7 +52,7 @@ def finish(
     *,
     durable: bool,
 ) -> None:
-    """Write what makes a recording of shards: in the order in which a writer commits."""
+    """Write what makes a recording of shards; the commit record is the last that readers need."""
     values = {"frame_number": index.frame_number, "frame_time": index.frame_time}
     for name, dtype in recording.columns.items():
         column = ColumnWriter(location, name, dtype, durable=durable)
@@ -60,6 +60,7 @@ def finish(
         column.write()
     extra = write_extra(location, records, durable=durable)
     recording = replace(recording, sampled=write_sampled(location, datasets, durable=durable))
-    location.write("metadata.yaml", signpost(recording), durable=durable)
     for key, document in recording.documents(len(index), extra).items():
         location.write(key, document, durable=durable)
+    # Without a zarr.json beside it, it would be taken for the metadata of an imgstore recording.
+    location.write("metadata.yaml", signpost(recording), durable=durable)

@@ -113,8 +113,8 @@ class ZarrExtra:
         """Return the records, which are read, and the datasets, which are not; see `HasSampledData`."""
         return SampledData(self.read(), self.datasets())
 
-    def datasets(self) -> Mapping[str, SampledSource]:
-        """Return what was sampled; see `HasSampledData`."""
+    def datasets(self, ignore_corrupt_chunks: bool = False) -> Mapping[str, SampledSource]:  # noqa: ARG002
+        """Return what was sampled, of which all is in ``zarr.json``; see `HasSampledData`."""
         return sampled_sources(self.location, self.recording.sampled)
 
     def samplerate(self) -> float | None:

@@ -138,7 +138,9 @@ class ZarrLayout:
         problems = inspect_shards(location, recording.geometry, len(index))
         due = _repair_due(location)
         # A writer may have written the metadata of arrays and not yet those of the group.
-        problems += tuple(due if is_far(location) else ()) if due else tuple(inspect_documents(location))
+        problems += (
+            tuple(due if is_far(location) else ()) if due else tuple(inspect_documents(location))
+        )
         if recording.renumbered:
             # Opening does not read them.
             try:

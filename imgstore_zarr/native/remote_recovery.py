@@ -16,7 +16,7 @@ from imgstore_zarr.native.extra_log import Record, decode_lines, is_thrown_away
 from imgstore_zarr.native.metadata import COLUMN_CHUNK, GROUP_KEY, ZarrRecording, parse
 from imgstore_zarr.native.mirror import Mirror
 from imgstore_zarr.native.open_chunk import INFLIGHT, LOCK_KEY
-from imgstore_zarr.native.remote_sink import finish
+from imgstore_zarr.native.remote_sink import finish, takes_lock
 from imgstore_zarr.native.spool import EXTRA_KEY
 from imgstore_zarr.native.spool_folder import SpoolFolder
 from imgstore_zarr.native.uploads import Uploads
@@ -34,6 +34,9 @@ def repair(location: Location) -> tuple[Problem, ...]:
     RecordingAccessError
         The store cannot be written to. What is not uploaded stays in the spool.
     """
+    if not takes_lock(location):
+        folder = SpoolFolder.of(location, parse(location.name, location.read(GROUP_KEY)).info.uuid)
+        return () if folder is None else _repair_from(location, folder, None)
     holder = Holder.stored(location, LOCK_KEY)
     if holder is None and not location.exists(INFLIGHT):
         return ()
@@ -47,9 +50,18 @@ def repair(location: Location) -> tuple[Problem, ...]:
     folder = None if holder is None else SpoolFolder.found(location, holder)
     if folder is None:
         return _repair_without_spool(location, holder)
+    return _repair_from(location, folder, holder)
+
+
+def _repair_from(
+    location: Location, folder: SpoolFolder, holder: Holder | None
+) -> tuple[Problem, ...]:
+    lock: StoreLock | None = None
     try:
-        # It names the same spool, so that a repair that is interrupted can be repeated.
-        lock = StoreLock(location, LOCK_KEY, spool=str(folder.path), over=holder)
+        if holder is not None:
+            # It names the same spool, so that a repair that is interrupted can be repeated.
+            lock = StoreLock(location, LOCK_KEY, spool=str(folder.path))
+            lock.take(holder)
         problems: tuple[Problem, ...] = ()
         if (folder.recording.root / GROUP_KEY).exists():
             problems = _upload_rest(location, folder, lock)
@@ -60,7 +72,9 @@ def repair(location: Location) -> tuple[Problem, ...]:
     return problems
 
 
-def _upload_rest(location: Location, folder: SpoolFolder, lock: StoreLock) -> tuple[Problem, ...]:
+def _upload_rest(
+    location: Location, folder: SpoolFolder, lock: StoreLock | None
+) -> tuple[Problem, ...]:
     local, record = folder.recording, GuardedObject(location, GROUP_KEY)
     here = parse(local.name, local.read(GROUP_KEY))
     there = parse(location.name, record.read() or b"")
@@ -97,6 +111,8 @@ def _put_missing(
     queue: CommitQueue, local: Directory, here: ZarrRecording, there: ZarrRecording
 ) -> None:
     """Put what is committed in the spool and not in the store, chunk by chunk."""
+    for path in [*local.root.rglob(".new-*")]:
+        path.unlink()  # of a file that was being written
     if generation_of(here) != generation_of(there):
         queue.restart(here.documents(0, {}))
         start = 0
@@ -115,18 +131,25 @@ def _put_missing(
                 queue.note(key, 0)
     size = here.geometry.chunksize
     for chunk in range(start // size, -(-here.frame_count // size)):
-        shard = local.root / here.geometry.key(chunk)
-        if shard.exists():  # else it was uploaded
-            queue.note(here.geometry.key(chunk), shard.stat().st_size)
+        _note_shard(queue, local, here.geometry.key(chunk))
         count = min((chunk + 1) * size, here.frame_count)
         for key, document in here.documents(max(start, count), here.extra).items():
             queue.note_document(key, document)
         queue.commit()
+    # One may have been moved there that is not committed; the commit of the repair takes it along.
+    _note_shard(queue, local, here.geometry.key(here.frame_count // size))
+
+
+def _note_shard(queue: CommitQueue, local: Directory, key: str) -> None:
+    file = local.root / key
+    if file.exists():  # else it was uploaded
+        queue.note(key, file.stat().st_size)
 
 
 def _repair_without_spool(location: Location, holder: Holder | None) -> tuple[Problem, ...]:
-    lock = StoreLock(location, LOCK_KEY, over=holder)
+    lock = StoreLock(location, LOCK_KEY)
     try:
+        lock.take(holder)
         _commit_flushed_extra(location)
         location.delete(EXTRA_KEY)
     finally:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imgstore_zarr.errors import ImgStoreError, RecordingExistsError, RecordingLockedError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.interruption import Deferred
-from imgstore_zarr.lock import Holder, StoreLock, can_delete
+from imgstore_zarr.lock import Holder, StoreLock, can_delete, refuse_holder
 from imgstore_zarr.native.commits import Commit, CommitQueue
 from imgstore_zarr.native.committer import generation_of
 from imgstore_zarr.native.extra_log import Record
@@ -27,7 +27,13 @@ from imgstore_zarr.native.spool_folder import SpoolFolder
 from imgstore_zarr.native.uploads import Uploads
 from imgstore_zarr.native.writer import ZarrSink, exists_error
 from imgstore_zarr.recording import RecordingInfo
-from imgstore_zarr.storage import METADATA_FILES, GuardedObject, Location, access_error
+from imgstore_zarr.storage import (
+    METADATA_FILES,
+    GuardedObject,
+    IcechunkBranch,
+    Location,
+    access_error,
+)
 
 _log = logging.getLogger("imgstore_zarr")
 
@@ -39,7 +45,7 @@ class RemoteSink:
     `Uploads` brings to the store while more frames arrive. The lock in the store says where it is.
 
     Where nothing can be deleted or replaced (``ZipStore``), everything is uploaded by `close`, and
-    there is no lock.
+    there is no lock; nor in icechunk, where each commit is a snapshot, and of two writers one fails.
 
     Parameters
     ----------
@@ -80,9 +86,10 @@ class RemoteSink:
         self._folder = SpoolFolder.made(location, place)
         self._lock: StoreLock | None = None
         try:
-            if not self._at_end:
+            if takes_lock(location):
                 spool = str(self._folder.path)
-                self._lock = StoreLock(location, LOCK_KEY, spool=spool, over=over)
+                self._lock = StoreLock(location, LOCK_KEY, spool=spool)
+                self._lock.take(over)
             local = self._folder.recording
             local.root.mkdir()
             self._queue = CommitQueue(local.root, generation_of(recording), at_end=self._at_end)
@@ -92,9 +99,7 @@ class RemoteSink:
                 location, local, self._queue, self._lock, self._record, is_held=self._at_end
             )
         except BaseException:
-            if self._lock is not None:
-                self._lock.remove()
-            self._folder.remove()
+            _give_up(self._folder, self._lock)
             raise
 
     @classmethod
@@ -152,9 +157,7 @@ class RemoteSink:
                     self._inner.close()
             if not isinstance(error, RecordingExistsError | RecordingLockedError):
                 remove()  # nothing of others
-            if self._lock is not None:
-                self._lock.remove()
-            self._folder.remove()
+            _give_up(self._folder, self._lock)
             if isinstance(error, OSError) and not isinstance(error, ImgStoreError):
                 raise access_error(self._location, "writing", error) from error
             raise
@@ -251,6 +254,7 @@ class RemoteSink:
             if failure is None and not (self._mirror.root / INFLIGHT).exists():
                 self._finish()
                 return
+            _log.error("%s; %s", self._mirror.name, self._advice.format(self._folder.path))
         self._uploads.stop()
         with Deferred():
             self._folder.release()
@@ -261,13 +265,18 @@ class RemoteSink:
     @property
     def _advice(self) -> str:
         if self._at_end:
-            return "{}/recording holds the whole recording, which convert copies"
-        return "it is kept in {}: imgstore_zarr.repair(...) on this machine uploads the rest"
+            return "all of it is kept in {}/recording, which convert copies"
+        return "the rest is kept in {}: imgstore_zarr.repair(...) on this machine uploads it"
 
     def _finish(self) -> None:
         self._uploads.stop()
         finish(self._location, self._folder, self._lock)
         self._is_given_up = True
+
+
+def takes_lock(location: Location) -> bool:
+    """Whether a lock in the store says who writes, and where his spool is."""
+    return can_delete(location) and not isinstance(location, IcechunkBranch)
 
 
 def finish(location: Location, folder: SpoolFolder, lock: StoreLock | None) -> None:
@@ -276,12 +285,21 @@ def finish(location: Location, folder: SpoolFolder, lock: StoreLock | None) -> N
     if lock is not None:
         with contextlib.suppress(OSError):  # belongs to nothing; a repair removes it
             location.delete(EXTRA_KEY)
+    _give_up(folder, lock)
+
+
+def _give_up(folder: SpoolFolder, lock: StoreLock | None) -> None:
+    """Remove the lock, and then the spool that it names, without which it would count for ever."""
+    if lock is not None:
         lock.remove()
+        if not lock.is_removed:
+            folder.release()
+            return
     folder.remove()
 
 
 def _refuse_existing(location: Location) -> Holder | None:
-    """Raise RecordingExistsError where a recording is; return the holder of a lock without one."""
+    """Refuse where a recording is, or a writer; return the holder that one has left who was killed."""
     try:
         for key in METADATA_FILES:
             if location.exists(key):
@@ -289,8 +307,11 @@ def _refuse_existing(location: Location) -> Holder | None:
         names = location.names(INFLIGHT)
         if {*names} - {LOCK_KEY.rsplit("/", 1)[-1]}:
             raise exists_error(location, INFLIGHT)
-        return Holder.stored(location, LOCK_KEY) if names else None
+        holder = Holder.stored(location, LOCK_KEY) if names else None
     except OSError as error:
         if isinstance(error, ImgStoreError):
             raise
         raise access_error(location, "looking for a recording", error) from error
+    if holder is not None and not holder.is_dead:
+        refuse_holder(location, LOCK_KEY, holder)
+    return holder

@@ -14,6 +14,7 @@ from imgstore_zarr.cores import in_order
 from imgstore_zarr.errors import InvalidMetadataError, UnsupportedFormatError
 from imgstore_zarr.extra import SampledSource
 from imgstore_zarr.index import Float64s, Int64s
+from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.codecs import CRC32C_CODEC, ZSTD_CODEC, bytes_codec, encode_column
 from imgstore_zarr.native.columns import chunk_key, read_column
 from imgstore_zarr.native.extra_columns import array_name
@@ -79,7 +80,25 @@ def write_sampled(
                 location, f"{key}/{_TIME}", source.times, count, _TIME_DTYPE, durable=durable
             )
             documents[f"{key}/{_TIME}"] = sampled_metadata(count, _TIME_DTYPE, {"units": "s"})
+    if can_delete(location):
+        _remove_left_over(location, documents)
     return documents
+
+
+def _remove_left_over(location: Location, documents: Documents) -> None:
+    """Remove what an interrupted run has written that took more, or did not finish writing."""
+    if not documents:
+        location.delete(SAMPLED)
+    for key, document in documents.items():
+        if document["node_type"] == "group":
+            names = [name for name in location.names(key) if name != "zarr.json"]
+            left = [f"{key}/{name}" for name in names if f"{key}/{name}" not in documents]
+        else:
+            (count,) = document["shape"]
+            kept = {*map(str, range(-(-count // SAMPLED_CHUNK)))}
+            left = [f"{key}/c/{name}" for name in location.names(f"{key}/c") if name not in kept]
+        for one in left:
+            location.delete(one)
 
 
 def _field(name: str, array: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.native.codecs import (
     BLOSC_MAX_BYTES,

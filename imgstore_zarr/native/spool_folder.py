@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from imgstore_zarr.lock import SPOOL_LOCK, Holder, Lock
+from imgstore_zarr.native.metadata import GROUP_KEY, parse
 from imgstore_zarr.native.open_chunk import SET_ASIDE
 from imgstore_zarr.storage import Directory, Location, access_error
 
@@ -76,6 +77,21 @@ class SpoolFolder:
         if not holder.spool or not (path / SPOOL_LOCK).exists():
             return None
         return cls(path, Lock(location, path / SPOOL_LOCK))
+
+    @classmethod
+    def of(cls, location: Location, uuid: str | None) -> SpoolFolder | None:
+        """Find one that an interrupted writer has left in the user's cache, by its recording.
+
+        Raises
+        ------
+        RecordingLockedError
+            Somebody is at work there.
+        """
+        for group in default_place().glob(f"*/recording/{GROUP_KEY}"):
+            path = group.parents[1]
+            if uuid is not None and parse(str(path), group.read_bytes()).info.uuid == uuid:
+                return cls(path, Lock(location, path / SPOOL_LOCK))
+        return None
 
     @property
     def recording(self) -> Directory:

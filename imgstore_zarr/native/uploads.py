@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,14 +15,16 @@ from imgstore_zarr.errors import ImgStoreError, RecordingLockedError
 from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.lock import StoreLock
 from imgstore_zarr.native.commits import Commit, CommitQueue
-from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ORIGINAL_NUMBERS
+from imgstore_zarr.native.metadata import COLUMNS, GROUP_KEY, ORIGINAL_NUMBERS, parse
 from imgstore_zarr.native.spool import EXTRA_KEY
+from imgstore_zarr.report import counted
 from imgstore_zarr.storage import (
     Directory,
     GuardedObject,
+    IcechunkBranch,
     Location,
     ObjectStore,
-    ReplacedError,
+    RequestError,
     access_error,
     each,
 )
@@ -242,23 +245,48 @@ class Uploads:
     def _send(self, commit: Commit) -> None:
         if commit.is_restart:
             self._sent.clear()
-        if self._lock is not None:
-            self._lock.confirm()
+        self._confirm()
+        if isinstance(self._location, IcechunkBranch):
+            # It takes no chunk outside of the shape, and shows nothing before its commit.
+            steps = [self._delete, self._send_documents, self._send_data, self._send_record]
+        else:
+            steps = [self._send_data, self._send_documents, self._send_record, self._delete]
+        for step in steps:
+            step(commit)
+            if commit.is_cancelled:
+                return
+        if isinstance(self._location, IcechunkBranch):
+            with self._told_as_locked():
+                self._location.commit(self._message(commit))
+        self._remove_sent(commit)
+
+    def _message(self, commit: Commit) -> str:
+        """What the history of a repository says of a commit."""
+        if GROUP_KEY not in commit.documents:
+            return "extra data"
+        recording = parse(self._location.name, commit.documents[GROUP_KEY])
+        return counted(recording.frame_count, "frame")
+
+    def _send_record(self, commit: Commit) -> None:
+        if GROUP_KEY in commit.documents:
+            with self._told_as_locked():
+                self._record.write(commit.documents[GROUP_KEY])
+
+    def _delete(self, commit: Commit) -> None:
+        for key in commit.deleted:
+            self._location.delete(key)
+
+    def _send_data(self, commit: Commit) -> None:
         keys = list(commit.files)
         shards = [key for key in keys if key.startswith("image/")]
         coordinates = [key for key in keys if key.split("/")[0] in _COORDINATES]
         others = [key for key in keys if key not in {*shards, *coordinates}]
         for group in (shards, coordinates, others):
             self._send_files(commit, group)
-        if commit.is_cancelled:
-            return
+
+    def _send_documents(self, commit: Commit) -> None:
         documents = {key: text for key, text in commit.documents.items() if key != GROUP_KEY}
         _together(lambda key: self._location.write(key, documents[key]), [*documents])
-        if GROUP_KEY in commit.documents:
-            self._send_record(commit.documents[GROUP_KEY])
-        for key in commit.deleted:
-            self._location.delete(key)
-        self._remove_sent(commit)
 
     def _send_files(self, commit: Commit, keys: list[str]) -> None:
         at_once = _SHARDS_AT_ONCE if isinstance(self._location, ObjectStore) else 1
@@ -277,10 +305,20 @@ class Uploads:
         elif key != EXTRA_KEY:  # what was in the log is in columns by now
             raise ImgStoreError(f"{self._local.name} has lost {key}, which was not uploaded yet")
 
-    def _send_record(self, record: bytes) -> None:
+    def _confirm(self) -> None:
+        """Make sure that nobody else writes: what he puts is not to be overwritten."""
+        if self._lock is not None and not self._lock.confirm():
+            with self._told_as_locked():
+                self._record.confirm()
+            self._lock.take_again()
+
+    @contextlib.contextmanager
+    def _told_as_locked(self) -> Iterator[None]:
         try:
-            self._record.write(record)
-        except ReplacedError as error:
+            yield
+        except RequestError as error:
+            if error.errno != errno.ESTALE:
+                raise
             raise RecordingLockedError(
                 f"{self._location.name} was written to by another writer ({error.strerror})"
             ) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imgstore_zarr.storage.requests import RequestError
+from imgstore_zarr.storage.requests import ReplacedError
 from imgstore_zarr.storage.zarr_store import StoreBlob, ZarrStore
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class IcechunkBranch:
 
         Raises
         ------
-        RequestError
+        ReplacedError
             Somebody else has committed to the same group meanwhile.
         """
         import icechunk
@@ -117,10 +117,9 @@ class IcechunkBranch:
             # Others may have committed to other groups.
             session.commit(message, rebase_with=icechunk.ConflictDetector())
         except (icechunk.ConflictError, icechunk.RebaseFailedError) as error:
-            raise RequestError(
-                errno.ESTALE,
-                "somebody else has committed to the same group",
-                "let one writer write to it at a time",
+            self._state.committed()
+            raise ReplacedError(
+                errno.ESTALE, "somebody else has committed to the same group"
             ) from error
         self._state.committed()
 

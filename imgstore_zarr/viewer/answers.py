@@ -131,7 +131,7 @@ class Answers:
                 {
                     "frames": len(viewed.index),
                     "generation": viewed.generation,
-                    "trouble": viewed.trouble,
+                    "trouble": viewed.trouble or viewed.uninspected,
                     "inspected": viewed.report is not None,
                     "damaged": len(viewed.damaged),
                 }
@@ -273,9 +273,11 @@ class Answers:
             raise BadRequestError("rate must be from 0.01 to 1000 frames per second")
         if self._movie is not None and self._movie.running:
             raise BadRequestError("another movie is being made; wait for it, or stop it", 409)
-        await self._close_movie()
-        self._movie = Movie(viewed, MovieSpec(start, stop, rate, given.look()))
-        return _json(self._movie.state())
+        before, self._movie = self._movie, Movie(viewed, MovieSpec(start, stop, rate, given.look()))
+        state = self._movie.state()
+        if before is not None:
+            await _in_thread(before.close)
+        return _json(state)
 
     async def movie(self, request: Request) -> Response:
         """Answer with how far the movie is."""
@@ -296,13 +298,10 @@ class Answers:
     async def stop_movie(self, request: Request) -> Response:
         """Stop making the movie."""
         Parameters(request.query_params, ())
-        await self._close_movie()
-        return _json({})
-
-    async def _close_movie(self) -> None:
         movie, self._movie = self._movie, None
         if movie is not None:
             await _in_thread(movie.close)
+        return _json({})
 
     async def quit(self, request: Request) -> Response:
         """End the server."""

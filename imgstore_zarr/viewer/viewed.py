@@ -115,8 +115,10 @@ class Viewed:
         self.desk = Desk(name, turns)
         self.generation = 0
         self.trouble: str | None = None
+        self.uninspected: str | None = None
         self.damaged: dict[int, Damage] = {}
         self.report: Report | None = None
+        self._closed = False
         self._cache = cache
         self._lock = threading.Lock()
         self._looked = time.monotonic()
@@ -251,8 +253,12 @@ class Viewed:
         try:
             self.report = self.store.report()
         except (ImgStoreError, OSError) as error:
-            self.trouble = self.without_path(str(error))
+            self.uninspected = self.without_path(str(error))
             _log.warning("%s", error)
+        except RuntimeError:
+            # While a process ends, no thread can be started that would look into files.
+            if not self._closed:
+                raise
 
     def follow(self) -> None:
         """See what a writer has added, if the last look was some time ago.
@@ -307,6 +313,7 @@ class Viewed:
 
     def close(self) -> None:
         """Read nothing more."""
+        self._closed = True
         self.desk.close()
         self.store.close()
 
