@@ -195,3 +195,30 @@ def dump_record(record: dict[str, Any]) -> str:
                 f"({error}); the record was not written"
             ) from error
     return json.dumps(record, cls=RecordEncoder)
+
+
+def table_of(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return columns of one length as a table.
+
+    Text stays as objects where pandas cannot hold it: with pyarrow, half of a surrogate pair.
+    """
+    import pandas as pd
+
+    def series(values: Any) -> pd.Series[Any]:
+        try:
+            return pd.Series(values)
+        except UnicodeEncodeError:
+            return pd.Series(values, dtype=object)
+
+    return pd.DataFrame({name: series(values) for name, values in columns.items()})
+
+
+def table_of_records(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return records as the rows of a table; see `table_of`."""
+    import pandas as pd
+
+    try:
+        return pd.DataFrame([*records])
+    except UnicodeEncodeError:
+        names = dict.fromkeys(name for record in records for name in record)
+        return table_of({name: [one.get(name, np.nan) for one in records] for name in names})

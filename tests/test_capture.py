@@ -384,7 +384,9 @@ def test_bad_options(tmp_path: Path) -> None:
     assert "unknown format 'zstd'" in save_with("-f", "zstd")
     assert "uint8" in save_with("-f", "avc1/mp4")
     assert "NAME=VALUE" in save_with("--metadata", "hive")
+    assert "NAME=VALUE" in save_with("--metadata", "=7")
     assert "NAME=VALUE" in save_with("--storage-option", "region")
+    assert "my-secret" not in save_with("--storage-option", "=my-secret")
     assert "above 0" in save_with("--fps", 0)
     assert run(tmp_path / "r", "-s", tmp_path / "s.npy", "--frames", 0).returncode == 2
 

@@ -117,6 +117,7 @@ def test_help_loads_no_numpy() -> None:
             "imgstore_zarr.cli",
             "imgstore_zarr.cli.app",
             "imgstore_zarr.cli.options",
+            "imgstore_zarr.cli.running",
             "imgstore_zarr.errors",
         ]
         assert heavy == "False False"

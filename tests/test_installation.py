@@ -291,6 +291,9 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
         assert (finished.returncode, finished.stdout) == (2, "")
         assert finished.stderr.startswith(f"error: nothing can be written to {tmp_path / place}")
         assert finished.stderr.count("\n") == 1
+    words = [SCRIPTS / "imgstore-zarr", "--debug", "test", "--at", tmp_path / "nothing"]
+    shown = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    assert "Traceback" in shown.stderr
 
 
 # Shells start what runs in the background deaf to Ctrl-C.

@@ -8,10 +8,12 @@ import sys
 import threading
 import webbrowser
 import zoneinfo
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import imgstore_zarr
 from imgstore_zarr.viewer import browser
 from imgstore_zarr.viewer.cache import BoundedCache
 from imgstore_zarr.viewer.desk import MOST_AHEAD, MOST_NOW, Desk, SupersededError
@@ -24,7 +26,7 @@ from imgstore_zarr.viewer.pictures import (
     levels_of,
     shrunk,
 )
-from imgstore_zarr.viewer.viewed import short_names
+from imgstore_zarr.viewer.viewed import Viewed, short_names
 
 
 class Held:
@@ -253,3 +255,64 @@ def test_the_viewer_is_not_imported_until_it_is_asked_for() -> None:
     code = "import imgstore_zarr, imgstore_zarr.cli, sys; print('starlette' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.fixture
+def growing(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A writer with three frames, numbers 0, 1, 2, and the recording as the viewer has it."""
+    path = tmp_path / "growing"
+    with imgstore_zarr.create(path, "raw/zarr", (4, 6)) as writer:
+        for i in range(3):
+            writer.add_image(np.zeros((4, 6), np.uint8), i, i / 25)
+        writer.flush()
+        place = imgstore_zarr.locate(path)
+        with imgstore_zarr.open(place) as store:
+            viewed = Viewed(store, place, "growing", BoundedCache(), threading.Semaphore(1))
+            yield writer, viewed
+            viewed.close()
+
+
+def test_an_inspection_that_the_end_overtakes_says_nothing(
+    growing, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    _, viewed = growing
+
+    def late() -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(viewed.store, "report", late, raising=False)
+    with pytest.raises(RuntimeError):
+        viewed.inspect()
+    viewed.close()
+    viewed.inspect()
+    assert (viewed.report, viewed.trouble) == (None, None)
+
+
+def test_an_inspection_that_fails_is_told_until_the_end(
+    growing, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    writer, viewed = growing
+
+    def refused() -> None:
+        raise PermissionError("nobody may look into growing")
+
+    monkeypatch.setattr(viewed.store, "report", refused, raising=False)
+    viewed.inspect()
+    writer.add_image(np.zeros((4, 6), np.uint8), 3, 3 / 25)
+    writer.flush()
+    viewed._look()
+    assert len(viewed.index) == 4
+    assert "nobody may look" in str(viewed.uninspected)
+
+
+def test_what_an_old_index_said_is_not_kept_for_the_new_one(growing) -> None:  # type: ignore[no-untyped-def]
+    writer, viewed = growing
+    slow = viewed._found
+    assert viewed.gaps.missing.tolist() == []
+    writer.add_image(np.zeros((4, 6), np.uint8), 10, 10 / 25)
+    writer.flush()
+    viewed._look()
+    # Who began before the look ends after it.
+    assert slow.gaps.missing.tolist() == []
+    assert viewed.gaps.missing.tolist() == [7]
+    assert viewed.gaps.position.tolist() == [3]

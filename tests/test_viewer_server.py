@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -723,6 +724,21 @@ def test_ctrl_c_ends_it(folder: Path, viewing: Viewing) -> None:
         assert running.json("recordings")
         assert running.end() == 0
         assert running.stderr() == ""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_whatever_ends_it_leaves_nothing_behind(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    recording = record(np.random.default_rng(1).integers(0, 255, (300, 240, 320), np.uint8))
+    with Viewing(recording) as running:
+        assert running.client.post("recordings/0/movie?start=0&stop=300").status_code == 200
+        assert [*tmp_path.glob("imgstore-view-*")]
+        running.process.send_signal(getattr(signal, name))
+        assert running.process.wait(30) == 0
+        assert running.stderr() == ""
+    assert [*tmp_path.glob("imgstore-view-*")] == []
 
 
 def test_the_page_ends_it(folder: Path, viewing: Viewing) -> None:

@@ -25,7 +25,12 @@ from imgstore_compat.h5_files import (
 from imgstore_compat.h5_files import datasets as datasets  # handed on to imgstore_compat.imgstore
 from imgstore_compat.json_records import Record, parse_records
 from imgstore_zarr.errors import CorruptChunkError
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData, SampledSource
+from imgstore_zarr.extra import (
+    EXTRA_DATA_FILE_EXTENSIONS,
+    SampledData,
+    SampledSource,
+    table_of_records,
+)
 from imgstore_zarr.layouts import Problem
 from imgstore_zarr.storage import Location, RequestError
 
@@ -135,12 +140,10 @@ class ExtraFiles:
 
     def table(self, is_motif: bool, key: str, *, tell: bool = True) -> pd.DataFrame:
         """Read one file; CorruptChunkError where it is damaged."""
-        import pandas as pd
-
         try:
             if key.endswith(SUFFIX):
                 return read_table(self.location, key, tell=tell)
-            table = pd.DataFrame(_read_records(self.location, key))
+            table = table_of_records(_read_records(self.location, key))
             if is_motif and not table.empty:
                 table = table[table["frame_number"] >= 0]
                 columns = ["frame_index", *({"sensor_time"} & set(table.columns))]

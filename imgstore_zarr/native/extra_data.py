@@ -14,7 +14,13 @@ from imgstore_zarr.errors import (
     ImgStoreError,
     InvalidMetadataError,
 )
-from imgstore_zarr.extra import EXTRA_DATA_FILE_EXTENSIONS, SampledData, SampledSource
+from imgstore_zarr.extra import (
+    EXTRA_DATA_FILE_EXTENSIONS,
+    SampledData,
+    SampledSource,
+    table_of,
+    table_of_records,
+)
 from imgstore_zarr.native.extra_columns import read_extra
 from imgstore_zarr.native.extra_log import Record, decode_lines
 from imgstore_zarr.native.metadata import SAMPLED, ZarrRecording, parse, read_group
@@ -67,8 +73,6 @@ class ZarrExtra:
         return table if len(own) == len(table) else own.reset_index(drop=True)
 
     def _table(self, recording: ZarrRecording, ignore_corrupt: bool) -> pd.DataFrame | None:
-        import pandas as pd
-
         if not recording.extra:
             return self._in_flight(ignore_corrupt)
         columns: dict[str, Any] = {}
@@ -84,12 +88,10 @@ class ZarrExtra:
             raise InvalidMetadataError(
                 f"{self.location.name}: the extra data have different lengths ({lengths})"
             )
-        return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
+        return table_of(columns)
 
     def _in_flight(self, ignore_corrupt: bool) -> pd.DataFrame | None:
         """Records that a writer has not yet put into columns, as far as their frames count."""
-        import pandas as pd
-
         try:
             lines = io.BytesIO(self.location.read(EXTRA_KEY))
         except FileNotFoundError as error:
@@ -107,7 +109,7 @@ class ZarrExtra:
             if not ignore_corrupt:
                 raise
             warnings.warn(f"left out: {error}", stacklevel=5)
-        return pd.DataFrame(records) if records else None
+        return table_of_records(records) if records else None
 
     def sampled(self) -> SampledData:
         """Return the records, which are read, and the datasets, which are not; see `HasSampledData`."""

@@ -216,12 +216,14 @@ class RemoteSink:
                 self._log_seen = seen
 
     def empty(self) -> None:
-        """Throw away every frame and all extra data; in the store, with the next `flush`."""
+        """Throw away every frame and all extra data, in the store as well."""
         self.empty_with(lambda: None)
 
     def empty_with(self, reset: Callable[[], None]) -> None:
         """As `empty`; calls `reset` in the step from which on nothing is there."""
         self._inner.empty_with(reset)
+        if not self._at_end:
+            self._uploads.wait()
 
     @property
     def is_given_up(self) -> bool:

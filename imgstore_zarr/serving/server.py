@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -17,6 +19,9 @@ CONNECTIONS = 128
 _KEPT_SECONDS = 30
 _ENDING_SECONDS = 5
 _LONGEST_HEAD = 16 * 1024
+
+# Being told to end, and a terminal that is closed.
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -62,7 +67,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run(guard: Guard, listener: socket.socket) -> None:
-    """Answer requests until Ctrl-C."""
+    """Answer requests until Ctrl-C, or until this process is asked to end; for the main thread."""
     config = uvicorn.Config(
         guard,
         http=PatientProtocol,
@@ -79,5 +84,20 @@ def run(guard: Guard, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_ENDING_SECONDS,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    with _ended_as_by_ctrl_c(), contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Have what else ends a process leave nothing behind, too; uvicorn hands signals on at its end."""
+    before = {}
+    for number in _ENDS:
+        # Who started it may have made it deaf, as nohup does.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

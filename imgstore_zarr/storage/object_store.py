@@ -69,7 +69,7 @@ class ObjectBlob:
             start = max(0, self.size - nbytes)
             return self.read(start, self.size - start)
         try:
-            return self._get({"suffix": nbytes})
+            return bytes(self._get({"suffix": nbytes}))
         except RangeError:
             # Of an object without a byte there is none.
             if self._size is None and self.size == 0:
@@ -82,16 +82,16 @@ class ObjectBlob:
             return b""
         cache = self._place.cache
         if cache is None:
-            return self._range(offset, nbytes)
+            return bytes(self._range(offset, nbytes))
         name = self._place.full(self._key)
         known = None if self._tag is None else cache.get((name, self._tag, offset, nbytes))
         if known is not None:
             return known
-        data = self._range(offset, nbytes)
+        data = bytes(self._range(offset, nbytes))
         cache.put((name, self._tag, offset, nbytes), data)
         return data
 
-    def _range(self, offset: int, nbytes: int) -> bytes:
+    def _range(self, offset: int, nbytes: int) -> Buffer:
         try:
             return self._get((offset, offset + nbytes))
         except RangeError:
@@ -188,7 +188,9 @@ class ObjectStore:
 
     def below(self, key: str) -> ObjectStore:
         """Return what lies below a key, as a place of its own."""
-        return replace(self, prefix=self.full(key), url=f"{self.url.rstrip('/')}/{key}")
+        # `?`, `#` and `%` mean something else in a URL, which can be opened again.
+        quoted = key.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+        return replace(self, prefix=self.full(key), url=f"{self.url.rstrip('/')}/{quoted}")
 
     def read(self, key: str) -> bytes:
         """Return a whole object, by one request."""

@@ -177,6 +177,12 @@ def translated(text: str, what: str) -> RequestError:
             "the server does not answer requests for parts of a file",
             "use a server that supports HTTP Range requests, such as nginx",
         )
+    if "invalid path" in text:
+        return RequestError(
+            errno.EINVAL,
+            "an object there has a key with an empty part, '.' or '..', which obstore does not take",
+            "rename it, or give a prefix without such objects",
+        )
     first = without_secrets(text.partition("\n")[0])
     if _broke_off(first):
         return RequestError(errno.EIO, f"the answer for {what!r} broke off, again and again")
@@ -226,10 +232,17 @@ def is_far(location: Location) -> bool:
 
 
 def each(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """Do many things at once that wait for requests; raises what failed, when all have ended."""
-    futures = [submit(work, item) for item in items]
-    wait(futures, return_when=FIRST_EXCEPTION)
-    for future in futures:
-        future.cancel()
+    """Do many things at once that wait for requests; raises what failed, when all have ended.
+
+    After Ctrl-C nothing more is begun, and what is under way is not waited for.
+    """
+    futures = list[Future[_R]]()
+    try:
+        for item in items:
+            futures.append(submit(work, item))  # noqa: PERF401 - what was submitted is cancelled
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:
+            future.cancel()
     wait(futures)
     return [future.result() for future in futures if not future.cancelled()]

@@ -86,6 +86,34 @@ class Gaps:
     missing: NDArray[np.float64]
 
 
+class _Found:
+    """What an index says, as far as somebody asked."""
+
+    def __init__(self, index: FrameIndex) -> None:
+        self.index = index
+
+    @cached_property
+    def axis(self) -> Axis:
+        times = self.index.frame_time
+        ordered = len(times) > 1 and bool(np.isfinite(times).all() and (np.diff(times) >= 0).all())
+        return "time" if ordered and times[-1] > times[0] else "position"
+
+    @cached_property
+    def gaps(self) -> Gaps:
+        number = self.index.frame_number
+        step = number[1:].view(np.uint64) - number[:-1].view(np.uint64)
+        places = np.flatnonzero((number[1:] > number[:-1]) & (step > 1))
+        return Gaps(places + 1, step[places].astype(np.float64) - 1)
+
+    @cached_property
+    def rate(self) -> float | None:
+        times = self.index.frame_time
+        with np.errstate(invalid="ignore"):
+            intervals = np.diff(times[: 2**20])
+        intervals = intervals[np.isfinite(intervals) & (intervals > 0)]
+        return 1 / float(np.median(intervals)) if len(intervals) else None
+
+
 class Viewed:
     """A recording with what was read of it lately, and with what the page needs to know of it.
 
@@ -119,6 +147,7 @@ class Viewed:
         self.damaged: dict[int, Damage] = {}
         self.report: Report | None = None
         self._closed = False
+        self._of_index = _Found(store.index)
         self._cache = cache
         self._lock = threading.Lock()
         self._looked = time.monotonic()
@@ -130,29 +159,28 @@ class Viewed:
         """Which frame is where."""
         return self.store.index
 
-    @cached_property
+    @property
     def axis(self) -> Axis:
         """What the timeline shows: positions, where times are unknown or go back."""
-        times = self.index.frame_time
-        ordered = len(times) > 1 and bool(np.isfinite(times).all() and (np.diff(times) >= 0).all())
-        return "time" if ordered and times[-1] > times[0] else "position"
+        return self._found.axis
 
-    @cached_property
+    @property
     def gaps(self) -> Gaps:
         """Where frame numbers were skipped, all of them."""
-        number = self.index.frame_number
-        step = number[1:].view(np.uint64) - number[:-1].view(np.uint64)
-        places = np.flatnonzero((number[1:] > number[:-1]) & (step > 1))
-        return Gaps(places + 1, step[places].astype(np.float64) - 1)
+        return self._found.gaps
 
-    @cached_property
+    @property
     def rate(self) -> float | None:
         """Frames per second, by the median interval; None where that says nothing."""
-        times = self.index.frame_time
-        with np.errstate(invalid="ignore"):
-            intervals = np.diff(times[: 2**20])
-        intervals = intervals[np.isfinite(intervals) & (intervals > 0)]
-        return 1 / float(np.median(intervals)) if len(intervals) else None
+        return self._found.rate
+
+    @property
+    def _found(self) -> _Found:
+        """What the index of now says; that of an index before may still be at work."""
+        found = self._of_index
+        if found.index is not self.index:
+            found = self._of_index = _Found(self.index)
+        return found
 
     @property
     def unix(self) -> bool:
@@ -299,8 +327,6 @@ class Viewed:
         if len(now) < len(before) or not same:
             self.generation += 1
             self.damaged.clear()
-        for name in ("axis", "gaps", "rate"):
-            self.__dict__.pop(name, None)
 
     def _stamped(self) -> tuple[object, ...]:
         """What is not the same any more when a writer has added something."""

@@ -41,9 +41,10 @@ async function checked(response) {
   throw new Error(await response.text());
 }
 
-/** A JSON answer. */
+/** A JSON answer; null where newer requests have overtaken this one. */
 export async function ask(path, parameters) {
-  return (await checked(await fetched(address(path, parameters)))).json();
+  const response = await checked(await fetched(address(path, parameters)));
+  return response.status === 204 ? null : response.json();
 }
 
 /** A JSON answer to what changes something. */
@@ -69,6 +70,7 @@ export async function askFrame(recording, parameters) {
 /** Saves what an address answers; returns what is wrong where that is no file. */
 export async function save(path, parameters) {
   const response = await checked(await fetched(address(path, parameters)));
+  if (response.status === 204) return "Other frames came first; save it again.";
   if (response.headers.get("content-type").startsWith("application/json")) {
     const said = await response.json();
     return said.trouble ?? said.damaged?.message ?? "this could not be saved";

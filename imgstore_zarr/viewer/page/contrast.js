@@ -69,6 +69,11 @@ export class Contrast {
     return facts.dtype !== "uint8" && facts.dtype !== "bool";
   }
 
+  /** Whether a pane has none yet that were taken from a frame. */
+  static lacksLevels({ facts, look }) {
+    return Contrast.needsLevels(facts) && look.black === null && look.white === null;
+  }
+
   set(change) {
     Object.assign(this.pane.look, change);
     this.fill();
@@ -78,8 +83,8 @@ export class Contrast {
   /** Levels that show nearly all pixels of the frame. */
   async auto(pane = this.pane) {
     const position = pane.current?.frame.position ?? 0;
-    const levels = await ask(`recordings/${pane.number}/levels`, { position });
-    if (levels.damaged) return;
+    const levels = await ask(`recordings/${pane.number}/levels`, { position }).catch((error) => pane.fail(error));
+    if (!levels || levels.damaged) return;
     Object.assign(pane.look, { black: levels.black, white: levels.white });
     if (pane === this.pane) {
       this.levels = levels;

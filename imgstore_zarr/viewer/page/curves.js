@@ -19,7 +19,13 @@ export class Curves {
   async find() {
     const facts = this.timeline.facts;
     if (!facts.has_extra || facts.axis !== "time") return;
-    const { channels, trouble } = await ask("recordings/0/curves");
+    let found;
+    try {
+      found = await ask("recordings/0/curves");
+    } catch (error) {
+      found = { channels: [], trouble: error.message };
+    }
+    const { channels, trouble } = found;
     this.channels = channels;
     this.chips.replaceChildren(
       ...channels.map((channel, i) => {

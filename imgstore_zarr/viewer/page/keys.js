@@ -1,6 +1,7 @@
 // Keys: what the keyboard does, in one table, which is the help as well.
 
 const HELD = ["Alt", "Shift"];
+const SLIDING = /^(Arrow.*|Home|End)$/;
 
 /** Does what is in the table for a key, unless it is meant for a field or a dialog. */
 export function listen(table) {
@@ -14,7 +15,7 @@ export function listen(table) {
       return;
     }
     if (target.matches("button") && [" ", "Enter"].includes(event.key)) return;
-    const own = target.matches("input[type=range]") && event.key.startsWith("Arrow");
+    const own = target.matches("input[type=range]") && SLIDING.test(event.key);
     if (own && !event.altKey) return;
     const name = event.key.length === 1 && event.key !== " " ? event.key.toLowerCase() : event.key;
     const held = event.key.length === 1 ? (event.altKey ? "Alt+" : "") : HELD.filter((key) => event[`${key.toLowerCase()}Key`]).map((key) => `${key}+`).join("");

@@ -3,5 +3,11 @@
 import { ask } from "./api.js";
 import { Viewer } from "./viewer.js";
 
-const viewer = new Viewer(await ask("recordings"));
-await viewer.start();
+try {
+  await new Viewer(await ask("recordings")).start();
+} catch (error) {
+  const notice = document.getElementById("notice");
+  notice.textContent = `The page could not begin: ${error.message}`;
+  notice.hidden = false;
+  throw error;
+}

@@ -149,6 +149,12 @@ export class Pane {
     if (!this.busy) this.follow();
   }
 
+  /** Shows what is at the same position of a recording that is another one now. */
+  again() {
+    const last = this.facts.frames - 1;
+    if (this.current && last >= 0) this.seek({ position: Math.min(this.current.frame.position, last) });
+  }
+
   /** Leaves it to the player which frames are shown, or takes it back. */
   setPlaying(playing) {
     this.playing = playing;
@@ -237,7 +243,8 @@ export class Pane {
     const { scale, left, top } = this.geometry();
     this.zoom.hidden = this.view.scale === null;
     this.zoom.textContent = `${Math.round((scale / (window.devicePixelRatio || 1)) * 100)} %`;
-    if (this.current?.bitmap) {
+    // One that was shown before, and closed since, has no width.
+    if (this.current?.bitmap?.width) {
       const [y0, y1, x0, x1] = this.current.window;
       context.imageSmoothingEnabled = scale < 1.5 || this.current.preview;
       context.imageSmoothingQuality = "high";

@@ -9,10 +9,10 @@ const nextScreen = () => new Promise((resolve) => requestAnimationFrame(resolve)
 export class Player {
   /**
    * `fetch(position, stride)` gives the answers of all panes; `show` draws them; `bounds()` says between
-   * which positions to play, `changed` is called when it begins or ends.
+   * which positions to play, `changed` is called when it begins or ends, `failed` with what ended it.
    */
-  constructor({ fetch, show, bounds, changed }) {
-    Object.assign(this, { fetch, show, bounds, changed });
+  constructor({ fetch, show, bounds, changed, failed }) {
+    Object.assign(this, { fetch, show, bounds, changed, failed });
     this.playing = false;
     this.loop = false;
     this.rate = 25;
@@ -63,14 +63,18 @@ export class Player {
       }
       stride = Math.max(1, Math.round(speed / FASTEST));
       while (waiting.length < AHEAD && next !== null) {
-        waiting.push(this.fetch(next, stride));
+        const answers = this.fetch(next, stride);
+        // What fails is seen when its turn comes, if it ever does.
+        answers.catch(() => null);
+        waiting.push(answers);
         next = this.following(next, stride);
       }
       if (!waiting.length) break;
       let answers;
       try {
         answers = await waiting.shift();
-      } catch {
+      } catch (error) {
+        if (this.run === run) this.failed(error);
         break;
       }
       if (this.run !== run) return;

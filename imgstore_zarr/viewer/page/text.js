@@ -51,12 +51,21 @@ function format(zone, options) {
   return formats.get(key);
 }
 
-/** A time on the timeline, as fine as the distance of its ticks. */
+/** How far the clocks of a zone are ahead of UTC at a time, in seconds. */
+export function offset(zone, time) {
+  const all = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" };
+  const parts = format(zone, all).formatToParts(new Date(time * 1000));
+  const { year, month, day, hour, minute, second } = Object.fromEntries(parts.map(({ type, value: said }) => [type, Number(said)]));
+  return Date.UTC(year, month - 1, day, hour, minute, second) / 1000 - Math.floor(time);
+}
+
+/** A time on the timeline, as fine as the distance of its ticks; at midnight the date. */
 export function tick(time, step, facts, first) {
   if (facts.axis === "position") return count(Math.round(time));
   if (!facts.unix) return `${value(Number((time - first).toFixed(4)), 8)} s`;
   const date = new Date(time * 1000);
-  if (step >= 86400) return format(facts.zone, { day: "numeric", month: "short" }).format(date);
+  const midnight = Math.round((time + offset(facts.zone, time)) * 1000) % 86_400_000 === 0;
+  if (step >= 86400 || midnight) return format(facts.zone, { day: "numeric", month: "short" }).format(date);
   const options = { hour: "2-digit", minute: "2-digit" };
   if (step < 60) options.second = "2-digit";
   if (step < 1) options.fractionalSecondDigits = step < 0.1 ? 3 : 1;

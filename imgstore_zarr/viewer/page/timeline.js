@@ -313,7 +313,8 @@ export class Timeline {
     const isTime = this.facts.axis === "time";
     const step = text.step(this.stop - this.start, Math.max(width / 110, 1), isTime && this.facts.unix);
     const first = this.facts.first?.time ?? 0;
-    const zero = isTime && !this.facts.unix ? first : 0;
+    // Ticks stand at round times of the recording's clock.
+    const zero = !isTime ? 0 : this.facts.unix ? -text.offset(this.facts.zone, this.start) : first;
     context.font = "11px system-ui, sans-serif";
     context.textAlign = "center";
     context.fillStyle = color("dim");

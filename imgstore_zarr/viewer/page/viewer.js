@@ -15,6 +15,7 @@ import { Timeline } from "./timeline.js";
 
 const FOLLOWING = 1500;
 const NARROW = 820;
+const MOST_PROBLEMS = 10;
 const PLAY = "M4 2.5v11L13.5 8z";
 const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
 
@@ -34,11 +35,15 @@ export class Viewer {
       show: (answers) => answers.forEach((answer, i) => answer && this.panes[i].show(answer)),
       bounds: () => this.range(),
       changed: () => this.playingChanged(),
+      failed: (error) => this.say(error.message),
     });
     this.player.rate = begin.fps ?? this.master.facts.rate ?? 25;
     this.timeline = new Timeline(element("timeline"), recordings, {
       seek: (value, preview) => this.seekOnAxis(value, preview),
-      moved: () => this.curves.load(),
+      moved: () => {
+        this.curves.load();
+        this.listProblems();
+      },
     });
     this.curves = new Curves(element("channels"), element("curves"), this.timeline, {
       seek: (value, preview) => this.seekOnAxis(value, preview),
@@ -70,16 +75,21 @@ export class Viewer {
     if (!this.master.facts.frames) {
       this.notice(`${this.master.facts.name} has no frames yet.`);
     } else {
-      await Promise.all(
-        this.panes
-          .filter((pane) => pane.facts.frames && Contrast.needsLevels(pane.facts))
-          .map((pane) => this.contrast.auto(pane)),
-      );
-      this.seek({ position: 0 });
+      await this.begun();
     }
-    await this.curves.find();
     if (this.begin.playing) this.player.start(-1);
     setTimeout(() => this.follow(), FOLLOWING);
+    await this.curves.find();
+  }
+
+  /** Shows the first frame, with levels that it can be seen with. */
+  async begun() {
+    await Promise.all(
+      this.panes
+        .filter((pane) => pane.facts.frames && Contrast.needsLevels(pane.facts))
+        .map((pane) => this.contrast.auto(pane)),
+    );
+    this.seek({ position: 0 });
   }
 
   /** Panes of images of the same size are zoomed and moved together. */
@@ -172,6 +182,8 @@ export class Viewer {
       if (!answer.preview) this.contrast.measure();
       this.images.pixel.refresh(pane);
     }
+    // The frames before this one could not be read, or were none.
+    if (!answer.damaged && Contrast.lacksLevels(pane)) this.contrast.auto(pane);
   }
 
   onAxis(frame) {
@@ -236,6 +248,7 @@ export class Viewer {
   }
 
   mark(end) {
+    if (!this.master.current) return;
     this.marks[end] = this.marks[end] === this.position ? null : this.position;
     this.timeline.range[end] = this.marks[end] === null ? null : this.onAxis(this.master.current.frame);
     this.timeline.draw();
@@ -254,6 +267,20 @@ export class Viewer {
     for (const other of this.panes) other.element.classList.toggle("active", other === pane && this.panes.length > 1);
     this.contrast.activate(pane);
     this.listFacts(pane.facts);
+    this.listProblems();
+  }
+
+  listProblems() {
+    const problems = this.timeline.lanes[this.active.number]?.problems ?? [];
+    element("problems-section").hidden = !problems.length;
+    element("problems").replaceChildren(
+      ...problems.slice(0, MOST_PROBLEMS).map(({ message }) => {
+        const line = document.createElement("li");
+        line.textContent = message;
+        return line;
+      }),
+    );
+    element("problems-more").textContent = problems.length > MOST_PROBLEMS ? `and ${problems.length - MOST_PROBLEMS} more` : "";
   }
 
   listFacts(facts) {
@@ -352,6 +379,7 @@ export class Viewer {
   async refresh() {
     const { recordings } = await ask("recordings");
     const empty = !this.master.facts.frames;
+    const replaced = this.panes.filter((pane, i) => pane.facts.generation !== recordings[i].generation);
     recordings.forEach((facts, i) => Object.assign(this.panes[i].facts, facts));
     const whole = this.timeline.whole;
     const { start, stop } = this.timeline;
@@ -361,10 +389,13 @@ export class Viewer {
     this.listFacts(this.active.facts);
     if (empty && this.master.facts.frames) {
       this.notice(null);
-      this.seek({ position: 0 });
+      await this.begun();
     } else if (this.master.current) {
       this.readout(this.master.current.frame);
     }
+    // What is on the screen is of a recording that is not there any more.
+    for (const pane of replaced) pane.again();
+    if (!this.curves.channels.length) this.curves.find();
     this.say(`${this.master.facts.name} has ${text.plural(this.master.facts.frames, "frame")} now.`);
   }
 
