@@ -36,6 +36,9 @@ _AT_ONCE = 8
 # A web server that links to itself is not followed further down.
 _DEPTH = 12
 
+# Comes after all that is in a folder.
+_LAST = "\U0010ffff"
+
 COLUMNS = (
     "name",
     "layout",
@@ -229,23 +232,23 @@ class _Listing:
                 marked.add(folder)
             self._knows_sizes &= size is not None
             sizes[f"{folder}/"] += size or 0
-        self._marked = sorted(marked)
+        # With a slash each comes before those in it, and all of these before its next neighbour.
+        self._marked = sorted(f"{folder}/" if folder else "" for folder in marked)
         self._folders = sorted(sizes)
         self._sums = np.cumsum([0, *(sizes[folder] for folder in self._folders)])
 
     def candidates(self, folder: str, *, below: bool) -> Iterator[_Candidate]:
-        if not below and folder in self._marked:
-            yield self._candidate(folder)
-            return
         inside = f"{folder}/" if folder else ""
-        nearest = ""
-        # Sorted, a folder comes before those in it.
-        for other in sorted(self._marked, key=lambda name: f"{name}/"):
-            if other == folder or not other.startswith(inside):
-                continue
-            if not nearest or not other.startswith(f"{nearest}/"):
-                nearest = other
-                yield self._candidate(other)
+        at = bisect_left(self._marked, inside)
+        if at < len(self._marked) and self._marked[at] == inside:
+            if not below:
+                yield self._candidate(folder)
+                return
+            at += 1
+        while at < len(self._marked) and self._marked[at].startswith(inside):
+            nearest = self._marked[at]
+            yield self._candidate(nearest[:-1])
+            at = bisect_left(self._marked, f"{nearest}{_LAST}")
 
     def _candidate(self, folder: str) -> _Candidate:
         size = None
@@ -253,7 +256,7 @@ class _Listing:
             inside = f"{folder}/" if folder else ""
             start = bisect_left(self._folders, inside)
             # After all that begin so.
-            stop = bisect_left(self._folders, f"{inside}\U0010ffff")
+            stop = bisect_left(self._folders, f"{inside}{_LAST}")
             size = int(self._sums[stop] - self._sums[start])
         return _Candidate(self._place.below(folder) if folder else self._place, folder, size)
 

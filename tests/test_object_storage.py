@@ -96,6 +96,9 @@ AZURE = {"account_name": "lab", "account_key": "c2VjcmV0"}
         ("s3://bucket/zarr.json", AWS, ("S3Store bucket", "")),
         ("s3://bucket/my%20rec", AWS, ("S3Store bucket", "my rec")),
         ("s3://bucket/my rec", AWS, ("S3Store bucket", "my rec")),
+        ("s3://bucket/rec#1", AWS, ("S3Store bucket", "rec#1")),
+        ("s3://bucket/rec%3F%2523", AWS, ("S3Store bucket", "rec?%23")),
+        ("s3://bucket/100%", AWS, ("S3Store bucket", "100%")),
         ("gs://bucket/rec", {"anon": True}, ("GCSStore bucket", "rec")),
         ("gcs://bucket/rec", {"token": "anon"}, ("GCSStore bucket", "rec")),
         ("az://box/a/rec", AZURE, ("AzureStore box", "a/rec")),
@@ -112,6 +115,50 @@ AZURE = {"account_name": "lab", "account_key": "c2VjcmV0"}
 def test_urls(url: str, options: dict[str, Any], expected: tuple[str, str]) -> None:
     kind, key = found(url, **options)
     assert (kind.rstrip("/"), key) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "reason"),
+    [
+        ("az://box/rec?sv=1&sig=A-token-that-nobody-may-see", AZURE, "storage_options"),
+        ("https://host/rec?token=A-token-that-nobody-may-see", {}, "%3F"),
+        ("https://me:A-token-that-nobody-may-see@host/a//rec", {}, "empty"),
+        ("s3://bucket/a//rec", AWS, "empty"),
+        ("s3://bucket/a/../rec", AWS, "'..'"),
+        ("s3://bucket/a%00rec", AWS, "control"),
+        ("s3://bucket/a\nrec", AWS, "control"),
+        ("s3:///rec", AWS, "no bucket"),
+        ("s3://", AWS, "no bucket"),
+        ("s3://bucket/rec", {**AWS, "endpoint": "minio.example.org:9000"}, "endpoint"),
+        ("s3://bucket/rec", {**AWS, "endpoint_url": "http://a b"}, "endpoint"),
+    ],
+)
+def test_what_names_no_place_is_refused(url: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedFormatError, match=reason) as caught:
+        locate(url, options)
+    assert "A-token" not in str(caught.value)
+
+
+NAMES = ["a b", "a%20b", "100%", "rec#1", "rec?x=1", "ü"]
+
+
+def test_names_with_signs_of_urls(s3: Place, tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "rec")
+    for name in NAMES:
+        for file in recording.rglob("*.json"):
+            obstore.put(s3.store, f"{name}/{file.relative_to(recording).as_posix()}", file)
+    place = locate(s3.url, s3.options)
+    assert isinstance(place, ObjectStore)
+    assert sorted(place.folders()) == sorted(NAMES)
+    for name in NAMES:
+        again = locate(place.below(name).name, s3.options)
+        assert isinstance(again, ObjectStore)
+        assert again.prefix == name
+        assert again.exists("zarr.json")
+
+
+def test_files_by_urls_with_signs(tmp_path: Path) -> None:
+    assert locate(f"file://{tmp_path}/rec#1%20a?b").path == tmp_path / "rec#1 a?b"
 
 
 def test_options_by_the_names_of_others_open_it(s3: Place, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr import ImgStore, RecordingAccessError, UnsupportedFormatError
 from imgstore_zarr.native.metadata import COLUMN_CHUNK
-from imgstore_zarr.storage.requests import CONCURRENT
+from imgstore_zarr.storage.requests import CONCURRENT, asked, each
 from tests import servers
 from tests.servers import Fault, Place, Proxy
 
@@ -141,6 +143,41 @@ def test_random_frames(far: Far) -> None:
     requests = far.proxy.requests()
     assert len(requests) == 100
     assert max(request.at_once for request in requests) == CONCURRENT
+
+
+def press_ctrl_c() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+def test_after_ctrl_c_nothing_more_is_begun() -> None:
+    begun = list[int]()
+    answered = threading.Event()
+
+    def request(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            press_ctrl_c()
+        answered.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        each(request, range(10 * CONCURRENT))
+    answered.set()
+    each(lambda _: None, range(CONCURRENT))  # behind whatever was left
+    assert len(begun) <= CONCURRENT
+
+
+def test_ctrl_c_does_not_wait_for_an_answer() -> None:
+    answered = threading.Event()
+
+    def request() -> bool:
+        press_ctrl_c()
+        return answered.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asked(request, "key")
+    answered.set()
 
 
 def test_indexes_of_shards_are_read_at_once(far: Far) -> None:

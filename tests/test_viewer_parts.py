@@ -8,7 +8,9 @@ import sys
 import threading
 import webbrowser
 import zoneinfo
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -257,9 +259,15 @@ def test_the_viewer_is_not_imported_until_it_is_asked_for() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.fixture
-def growing(tmp_path: Path):  # type: ignore[no-untyped-def]
+class Growing(NamedTuple):
     """A writer with three frames, numbers 0, 1, 2, and the recording as the viewer has it."""
+
+    writer: imgstore_zarr.ImgStoreWriter
+    viewed: Viewed
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[Growing]:
     path = tmp_path / "growing"
     with imgstore_zarr.create(path, "raw/zarr", (4, 6)) as writer:
         for i in range(3):
@@ -268,13 +276,13 @@ def growing(tmp_path: Path):  # type: ignore[no-untyped-def]
         place = imgstore_zarr.locate(path)
         with imgstore_zarr.open(place) as store:
             viewed = Viewed(store, place, "growing", BoundedCache(), threading.Semaphore(1))
-            yield writer, viewed
+            yield Growing(writer, viewed)
             viewed.close()
 
 
 def test_an_inspection_that_the_end_overtakes_says_nothing(
-    growing, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, viewed = growing
 
     def late() -> None:
@@ -289,8 +297,8 @@ def test_an_inspection_that_the_end_overtakes_says_nothing(
 
 
 def test_an_inspection_that_fails_is_told_until_the_end(
-    growing, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer, viewed = growing
 
     def refused() -> None:
@@ -305,7 +313,7 @@ def test_an_inspection_that_fails_is_told_until_the_end(
     assert "nobody may look" in str(viewed.uninspected)
 
 
-def test_what_an_old_index_said_is_not_kept_for_the_new_one(growing) -> None:  # type: ignore[no-untyped-def]
+def test_what_an_old_index_said_is_not_kept_for_the_new_one(growing: Growing) -> None:
     writer, viewed = growing
     slow = viewed._found
     assert viewed.gaps.missing.tolist() == []

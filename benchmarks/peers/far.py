@@ -39,6 +39,15 @@ def record(url: str, options: str, side: int, count: int, chunksize: int) -> flo
     return (perf_counter() - start) / count
 
 
+def record_video(path: str, side: int, count: int) -> float:
+    """Write Motif video to a directory, in chunks of 100 frames."""
+    start = perf_counter()
+    with imgstore_zarr.create(path, "avc1/mp4", (side, side), chunksize=100, gop=25) as writer:
+        for i in range(count):
+            writer.add_image(_image(i, side), i, i / 25)
+    return (perf_counter() - start) / count
+
+
 def _image(i: int, side: int) -> Any:
     return np.random.default_rng(i).integers(0, 256, (side, side), np.uint8)
 

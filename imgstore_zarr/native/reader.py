@@ -32,7 +32,9 @@ OPEN_SHARDS = 32
 INDEX_BYTES = 64 * 2**20
 """How much memory the indexes of these take at most; one is kept however large it is."""
 
+# What one read brings, and one request, of which many are under way at the same time.
 _RUN_BYTES = 16 * 2**20
+_FAR_RUN_BYTES = 8 * 2**20
 
 # An object that is replaced again and again is not waited for.
 _ATTEMPTS = 3
@@ -105,9 +107,8 @@ class ZarrFrames:
         """Read frames; see `FrameSource.read`."""
         out = output_array(window_shape(self.shape, len(positions), window), self.dtype, out)
         whole = self._geometry.whole_images and window is None
-        runs = _runs(positions, self._geometry, whole)
         if not is_far(self._location):
-            for start, stop in runs:
+            for start, stop in _runs(positions, self._geometry, whole, _RUN_BYTES):
                 self._read_part(positions[start:stop], window, out[start:stop])
             return out
         self._enter()
@@ -118,6 +119,7 @@ class ZarrFrames:
             part = slice(*run)
             self._read_far(positions[part], window, out[part])
 
+        runs = _runs(positions, self._geometry, whole, _FAR_RUN_BYTES)
         if len(runs) == 1:
             read(runs[0])
         else:
@@ -128,7 +130,8 @@ class ZarrFrames:
         """Read frames of one shard, without the help of other threads."""
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         positions = np.arange(start, stop, dtype=np.int64)
-        for low, high in _runs(positions, self._geometry, self._geometry.whole_images):
+        whole = self._geometry.whole_images
+        for low, high in _runs(positions, self._geometry, whole, _FAR_RUN_BYTES):
             self._read_far(positions[low:high], None, out[low:high])
         return out
 
@@ -360,11 +363,13 @@ def _is_range(positions: Positions) -> bool:
     return len(positions) > 0 and bool(np.all(np.diff(positions) == 1))
 
 
-def _runs(positions: Positions, geometry: ShardGeometry, whole: bool) -> list[tuple[int, int]]:
+def _runs(
+    positions: Positions, geometry: ShardGeometry, whole: bool, most: int
+) -> list[tuple[int, int]]:
     """Cut positions into ranges that one call reads.
 
-    With one frame an inner chunk: consecutive positions of one shard, of bounded size. Otherwise:
-    neighbours in `positions` that lie in one group of frames.
+    With one frame an inner chunk: consecutive positions of one shard, of so many bytes at most.
+    Otherwise: neighbours in `positions` that lie in one group of frames.
     """
     if len(positions) < 2:
         return [(0, 1)] * len(positions)
@@ -377,7 +382,7 @@ def _runs(positions: Positions, geometry: ShardGeometry, whole: bool) -> list[tu
     blocks = positions // unit
     cuts = np.flatnonzero(broken | (np.diff(blocks) != 0)) + 1
     edges = [0, *cuts.tolist(), len(positions)]
-    limit = max(1, _RUN_BYTES // geometry.inner_bytes) if whole else len(positions)
+    limit = max(1, most // geometry.inner_bytes) if whole else len(positions)
     return [
         (low, min(low + limit, stop))
         for start, stop in itertools.pairwise(edges)

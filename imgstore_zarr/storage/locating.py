@@ -13,7 +13,7 @@ from imgstore_zarr.errors import UnsupportedFormatError
 from imgstore_zarr.storage.directory import Directory
 from imgstore_zarr.storage.icechunk_branch import IcechunkBranch
 from imgstore_zarr.storage.location import METADATA_FILES, Location
-from imgstore_zarr.storage.object_store import ObjectStore
+from imgstore_zarr.storage.object_store import ObjectStore, in_url
 from imgstore_zarr.storage.urls import SCHEMES, object_store
 from imgstore_zarr.storage.zarr_store import ZarrStore, opened
 
@@ -57,7 +57,7 @@ def locate(location: object, storage_options: Mapping[str, Any] | None = None) -
                 f"{', '.join(name + '://' for name in (*SCHEMES, 'file'))}; any other place can be "
                 f"given as a Zarr store: zarr.storage.FsspecStore.from_url({location!r}, read_only=True)"
             )
-        location = unquote(urlsplit(location).path)
+        location = unquote(urlsplit(location.replace("?", "%3F").replace("#", "%23")).path)
     if options:
         raise UnsupportedFormatError(
             f"storage_options are for URLs of object storage, not for {location!r}; leave them out"
@@ -176,7 +176,9 @@ def _of_upath(path: Any, options: dict[str, Any]) -> tuple[object, dict[str, Any
     if path.protocol in ("", "file", "local"):
         return str(path.path), options
     if path.protocol in SCHEMES and path.protocol != "memory":
-        return str(path), {**path.storage_options, **options}
+        # The path of a bucket is the key as it is, that of a web server is quoted already.
+        url = str(path) if path.protocol in ("http", "https") else in_url(str(path))
+        return url, {**path.storage_options, **options}
     from zarr.storage import FsspecStore
 
     return FsspecStore.from_url(str(path), storage_options={**path.storage_options, **options}), {}

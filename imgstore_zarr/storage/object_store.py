@@ -78,11 +78,14 @@ class ObjectBlob:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return a range, or what there is of it."""
+        return bytes(self._part(offset, nbytes))
+
+    def _part(self, offset: int, nbytes: int) -> Buffer:
         if nbytes <= 0 or (self._size is not None and offset >= self._size):
             return b""
         cache = self._place.cache
         if cache is None:
-            return bytes(self._range(offset, nbytes))
+            return self._range(offset, nbytes)
         name = self._place.full(self._key)
         known = None if self._tag is None else cache.get((name, self._tag, offset, nbytes))
         if known is not None:
@@ -102,7 +105,8 @@ class ObjectBlob:
     def read_into(self, offset: int, buffers: Sequence[NDArray[np.uint8]]) -> int:
         """Read one range and hand it out."""
         wanted = sum(len(buffer) for buffer in buffers)
-        data = np.frombuffer(self.read(offset, wanted), np.uint8)
+        # As obstore has it, without a copy: many such reads are under way at the same time.
+        data = np.frombuffer(memoryview(self._part(offset, wanted)), np.uint8)
         at = 0
         for buffer in buffers:
             part = data[at : at + len(buffer)]
@@ -110,16 +114,16 @@ class ObjectBlob:
             at += len(part)
         return at
 
-    def _get(self, byte_range: Any) -> bytes:
+    def _get(self, byte_range: Any) -> Buffer:
         import obstore
 
         options: Any = {"range": byte_range}
         if self._tag is not None:
             options["if_match"] = self._tag
 
-        def request() -> tuple[Any, tuple[int, int], bytes]:
+        def request() -> tuple[Any, tuple[int, int], obstore.Bytes]:
             result = obstore.get(self._place.store, self._place.full(self._key), options=options)
-            return result.meta, result.range, bytes(result.buffer())
+            return result.meta, result.range, result.buffer()
 
         meta, (start, stop), data = asked(request, self._key)
         if len(data) != stop - start:
@@ -188,9 +192,8 @@ class ObjectStore:
 
     def below(self, key: str) -> ObjectStore:
         """Return what lies below a key, as a place of its own."""
-        # `?`, `#` and `%` mean something else in a URL, which can be opened again.
-        quoted = key.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-        return replace(self, prefix=self.full(key), url=f"{self.url.rstrip('/')}/{quoted}")
+        url = f"{self.url.rstrip('/')}/{in_url(key)}"
+        return replace(self, prefix=self.full(key), url=url)
 
     def read(self, key: str) -> bytes:
         """Return a whole object, by one request."""
@@ -261,7 +264,8 @@ class ObjectStore:
 
         if self.read_only:
             raise OSError(errno.EROFS, "the store was opened to be read only")
-        put = asked(lambda: obstore.put(self.store, self.full(key), data, **options), key)
+        full = self.full(key)
+        put = asked(lambda: obstore.put(self.store, full, data, **options), key, changes=True)
         return _version(put)
 
     def open(self, key: str) -> ObjectBlob:
@@ -360,9 +364,14 @@ class ObjectStore:
                 obstore.delete(self.store, full)
 
         try:
-            asked(request, key)
+            asked(request, key, changes=True)
         except FileNotFoundError:
             return
+
+
+def in_url(key: str) -> str:
+    """Return a key as a URL has it, in which ``?``, ``#`` and ``%`` mean something."""
+    return key.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
 def _version(facts: Any) -> Version:

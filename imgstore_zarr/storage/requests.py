@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -79,7 +80,7 @@ class ReplacedError(RequestError):
     advice = "open it again"
 
 
-def asked(request: Callable[[], _T], what: str) -> _T:
+def asked(request: Callable[[], _T], what: str, *, changes: bool = False) -> _T:
     """Make a request; again where its answer broke off.
 
     Status codes that say so, and connections that could not be made, obstore has tried again already.
@@ -90,6 +91,8 @@ def asked(request: Callable[[], _T], what: str) -> _T:
         Calls obstore.
     what
         The key of the object.
+    changes
+        Whether something is written: Ctrl-C then waits, until it is known what became of it.
 
     Raises
     ------
@@ -105,14 +108,11 @@ def asked(request: Callable[[], _T], what: str) -> _T:
     _check_process()
     for attempt in range(_AGAIN):
         try:
-            return request()
+            return request() if changes else _interruptible(request)
         except FileNotFoundError as error:
             text = str(error)
-            bucket = _NOT_THERE.get(_code(text))
-            if bucket:
-                raise RequestError(
-                    errno.ENXIO, f"there is no such {bucket}", "check its name and the endpoint"
-                ) from None
+            if _code(text) in _NOT_THERE:
+                raise translated(text, what) from None
             raise FileNotFoundError(errno.ENOENT, f"no object {what!r}") from None
         except failures.AlreadyExistsError:
             raise FileExistsError(errno.EEXIST, f"there is an object {what!r} already") from None
@@ -125,6 +125,17 @@ def asked(request: Callable[[], _T], what: str) -> _T:
                 raise translated(str(error), what) from None
         time.sleep(_PAUSE * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _interruptible(request: Callable[[], _T]) -> _T:
+    """Make a request so that Ctrl-C, which comes to the main thread, need not wait for its answer."""
+    if threading.current_thread() is not threading.main_thread():
+        return request()
+    try:
+        future = submit(request)
+    except RuntimeError:  # the interpreter is about to end, and starts no thread any more
+        return request()
+    return future.result()
 
 
 def _is_worth_another(text: str) -> bool:
@@ -160,6 +171,10 @@ def translated(text: str, what: str) -> RequestError:
     # Listings do not tell refusals from other failures.
     if code in _REFUSALS or (status is not None and status[1] in ("401", "403")):
         return _refused(text)
+    if code in _NOT_THERE:
+        return RequestError(
+            errno.ENXIO, f"there is no such {_NOT_THERE[code]}", "check its name and the endpoint"
+        )
     if code == "AuthorizationHeaderMalformed" or "redirect without LOCATION" in text:
         return RequestError(
             errno.EIO, "the bucket is elsewhere", "check the region and the endpoint"
@@ -239,7 +254,7 @@ def each(work: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
     futures = list[Future[_R]]()
     try:
         for item in items:
-            futures.append(submit(work, item))  # noqa: PERF401 - what was submitted is cancelled
+            futures.append(submit(work, item))  # not all at once: these are cancelled
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:

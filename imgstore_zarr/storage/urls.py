@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from imgstore_zarr.errors import (
     MissingDependencyError,
@@ -18,6 +18,7 @@ from imgstore_zarr.errors import (
 )
 from imgstore_zarr.storage.block_cache import BlockCache
 from imgstore_zarr.storage.object_store import ObjectStore
+from imgstore_zarr.storage.requests import without_secrets
 
 _S3, _GCS, _AZURE, _WEB = (
     ("s3", "s3a"),
@@ -113,18 +114,19 @@ def object_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
         There are no credentials.
     """
     stores = _obstore()
-    parts = urlsplit(url)
+    parts = _split(url)
     key = unquote(parts.path).strip("/")
     if parts.scheme == "memory":
         _refuse(url, options)
         # One for all, as long as the process runs.
         store = _memories.setdefault(parts.netloc, stores.MemoryStore())
         return InMemory(store, key, url)
-    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    shown = _shown(parts)
     options = dict(options)
     cache = _cache(shown, options.pop("cache_bytes", None))
     try:
         config, client, retries = _sorted(parts.scheme, options)
+        _check_endpoints(config)
         if any(address.startswith("http://") for address in (url, *_endpoints(config))):
             client.setdefault("allow_http", True)
         settings: dict[str, Any] = {"client_options": _PATIENCE | client, "retry_config": retries}
@@ -151,6 +153,34 @@ def object_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
             raise _no_credentials(shown) from None
         raise UnsupportedFormatError(_explained(shown, error, options)) from None
     return ObjectStore(store, key, shown, cache=cache)
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL that can name an object: no query, where secrets may be, and no part gets lost."""
+    bare, query, _ = url.partition("?")
+    # A letter like others, as in a path.
+    parts = urlsplit(bare.replace("#", "%23"))
+    key = unquote(parts.path).strip("/")
+    reason = ""
+    if query:
+        reason = (
+            "a location has no query: write a ? in its name as %3F, and give what signs requests as "
+            "storage_options (Azure: sas_key)"
+        )
+    elif not parts.netloc and parts.scheme != "memory":
+        reason = f"it names no bucket or server: {parts.scheme}://bucket/key"
+    elif not {"", ".", ".."}.isdisjoint(key.split("/") if key else ()):
+        reason = "no part of the name may be empty (//), '.' or '..'; leave it out"
+    elif any(ord(letter) < 32 for letter in bare + key):
+        reason = "there are control characters in it"
+    if reason:
+        raise UnsupportedFormatError(f"{_shown(parts)}: {reason}")
+    return parts
+
+
+def _shown(parts: SplitResult) -> str:
+    """The URL for messages: without the password."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _cache(shown: str, limit: Any) -> BlockCache | None:
@@ -234,6 +264,16 @@ def _endpoints(config: Mapping[str, Any]) -> list[str]:
     """The addresses of the service that are given, as an option or by the environment."""
     said = [str(value) for name, value in config.items() if name.lower().endswith(_ENDPOINTS)]
     return said or [os.environ[name] for name in _ENDPOINT_NAMES if name in os.environ]
+
+
+def _check_endpoints(config: Mapping[str, Any]) -> None:
+    """Refuse what is no address: obstore does not live through some of it."""
+    for address in _endpoints(config):
+        parts = urlsplit(address)
+        if parts.scheme not in _WEB or not parts.hostname or re.search(r"[\s<>\"{}|\\^`]", address):
+            raise ValueError(
+                f"the endpoint {without_secrets(address)!r} is no address such as https://example.org:9000"
+            )
 
 
 def _web_root(url: str) -> tuple[str, dict[str, str]]:

@@ -37,6 +37,7 @@ MOST_AROUND = 12
 
 _AHEAD = 6
 _LARGEST = 2**63 - 1
+_NUMBERS = -_LARGEST - 1, _LARGEST
 _TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -158,7 +159,7 @@ class Answers:
         if position is None:
             nearest = None
             if "number" in given:
-                number = given.integer("number", -_LARGEST, _LARGEST)
+                number = given.integer("number", *_NUMBERS)
                 nearest = viewed.index.position_nearest_number(number)
             return _json(
                 {"frame": None, "nearest": None if nearest is None else viewed.moment(nearest)}
@@ -397,7 +398,7 @@ def _position(viewed: Viewed, given: Parameters) -> int | None:
         position = given.integer("position", -_LARGEST, _LARGEST)
         return position if 0 <= position < len(index) else None
     if "number" in given:
-        return index.position_of_number(given.integer("number", -_LARGEST, _LARGEST))
+        return index.position_of_number(given.integer("number", *_NUMBERS))
     if "time" in given:
         return index.position_nearest_time(given.needed("time"))
     return index.position_nearest_time(_unix_time(viewed, given.text("local")))

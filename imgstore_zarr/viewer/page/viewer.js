@@ -15,7 +15,7 @@ import { Timeline } from "./timeline.js";
 
 const FOLLOWING = 1500;
 const NARROW = 820;
-const MOST_PROBLEMS = 10;
+const MOST_PROBLEMS = 3;
 const PLAY = "M4 2.5v11L13.5 8z";
 const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
 
@@ -254,7 +254,9 @@ export class Viewer {
     this.timeline.draw();
   }
 
-  goToMark(direction) {
+  async goToMark(direction) {
+    // Whoever is quicker than the timeline waits for it.
+    if (this.master.facts.frames && !this.timeline.lanes[0]) await this.timeline.loadNow();
     const value = this.timeline.nextMark(direction);
     if (value === null) this.say("No gap or damage on this side.");
     else this.seekOnAxis(value, false);
@@ -270,8 +272,10 @@ export class Viewer {
     this.listProblems();
   }
 
+  /** Lists what was found by looking into the files; frames that cannot be read say so themselves. */
   listProblems() {
-    const problems = this.timeline.lanes[this.active.number]?.problems ?? [];
+    const known = this.timeline.lanes[this.active.number]?.problems ?? [];
+    const problems = known.filter(({ kind }) => kind !== "frame-damaged");
     element("problems-section").hidden = !problems.length;
     element("problems").replaceChildren(
       ...problems.slice(0, MOST_PROBLEMS).map(({ message }) => {
@@ -280,7 +284,7 @@ export class Viewer {
         return line;
       }),
     );
-    element("problems-more").textContent = problems.length > MOST_PROBLEMS ? `and ${problems.length - MOST_PROBLEMS} more` : "";
+    element("problems-more").textContent = problems.length > MOST_PROBLEMS ? `${MOST_PROBLEMS} of ${text.count(problems.length)}; imgstore-zarr report lists all` : "";
   }
 
   listFacts(facts) {
