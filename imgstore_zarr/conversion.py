@@ -185,7 +185,8 @@ def convert(
         Of source and destination, as far as they are URLs of object storage; see `open`. Where the two
         need other ones, give what `locate` returns for each.
     **options
-        What only one format understands; see the page on formats.
+        What only one format understands; see the page on formats. For what goes to object storage,
+        ``spool`` as in `create`.
 
     Returns
     -------

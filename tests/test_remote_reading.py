@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import signal
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import imgstore_zarr
 from imgstore_zarr import ImgStore, RecordingAccessError, UnsupportedFormatError
 from imgstore_zarr.native.metadata import COLUMN_CHUNK
-from imgstore_zarr.storage.requests import CONCURRENT, asked, each
+from imgstore_zarr.storage.requests import CONCURRENT
 from tests import servers
 from tests.servers import Fault, Place, Proxy
 
@@ -145,39 +145,60 @@ def test_random_frames(far: Far) -> None:
     assert max(request.at_once for request in requests) == CONCURRENT
 
 
-def press_ctrl_c() -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+def interrupted(script: str) -> list[str]:
+    """Run a script in a process of its own, which can press its own Ctrl-C; return what it prints."""
+    head = """
+import signal, threading
+from imgstore_zarr.storage.requests import CONCURRENT, asked, each
+# Who starts the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+answered = threading.Event()
+def press_ctrl_c():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", head + script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def test_after_ctrl_c_nothing_more_is_begun() -> None:
-    begun = list[int]()
-    answered = threading.Event()
-
-    def request(number: int) -> None:
-        begun.append(number)
-        if number == 0:
-            press_ctrl_c()
-        answered.wait(60)
-
-    with pytest.raises(KeyboardInterrupt):
-        each(request, range(10 * CONCURRENT))
-    answered.set()
-    each(lambda _: None, range(CONCURRENT))  # behind whatever was left
-    assert len(begun) <= CONCURRENT
+    said = interrupted("""
+begun = []
+def request(number):
+    begun.append(number)
+    if number == 0:
+        press_ctrl_c()
+    answered.wait(60)
+try:
+    each(request, range(10 * CONCURRENT))
+except KeyboardInterrupt:
+    print("interrupted")
+answered.set()
+each(lambda _: None, range(CONCURRENT))  # behind whatever was left
+print(len(begun))
+""")
+    assert said[0] == "interrupted"
+    assert 1 <= int(said[1]) <= CONCURRENT
 
 
 def test_ctrl_c_does_not_wait_for_an_answer() -> None:
-    answered = threading.Event()
-
-    def request() -> bool:
-        press_ctrl_c()
-        return answered.wait(60)
-
-    with pytest.raises(KeyboardInterrupt):
-        asked(request, "key")
-    answered.set()
+    said = interrupted("""
+def request():
+    press_ctrl_c()
+    return answered.wait(60)
+try:
+    asked(request, "key")
+except KeyboardInterrupt:
+    print("interrupted", answered.is_set())
+answered.set()
+""")
+    assert said == ["interrupted", "False"]
 
 
 def test_indexes_of_shards_are_read_at_once(far: Far) -> None:

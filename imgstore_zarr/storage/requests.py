@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from imgstore_zarr.errors import ImgStoreError
+from imgstore_zarr.interruption import Deferred
 from imgstore_zarr.storage.location import Location
 
 _T = TypeVar("_T")
@@ -238,7 +239,9 @@ def submit(work: Callable[..., _R], *arguments: Any) -> Future[_R]:
     if executor is None:
         executor = ThreadPoolExecutor(CONCURRENT, "imgstore-requests")
         executor = _executors.setdefault(os.getpid(), executor)
-    return executor.submit(work, *arguments)
+    # Ctrl-C amid the start of a thread would leave one that nobody ends.
+    with Deferred():
+        return executor.submit(work, *arguments)
 
 
 def is_far(location: Location) -> bool:
