@@ -97,7 +97,6 @@ def _counted_of_video(proxy: servers.Proxy, timed: Any) -> Iterator[Work]:
         "requests to open 5 chunks of Motif video": timed("open"),
         "requests for one frame of mp4, cold": timed("gather", positions=[60]),
         "requests for another one of its GOP": timed("gather", positions=[70]),
-        "requests for one of another GOP": timed("gather", positions=[10]),
     }.items():
         if "cold" in name:
             timed("gather", positions=[])()  # opens the recording, which is counted above
