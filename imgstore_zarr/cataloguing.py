@@ -197,7 +197,8 @@ class _Directories:
                 self._seen.add((known.st_dev, known.st_ino))
             if any((path / name).is_file() for name in METADATA_FILES):
                 name = path.relative_to(self._root).as_posix()
-                yield _Candidate(Directory(path), "" if name == "." else name, _size(path))
+                there = Directory(path)
+                yield _Candidate(there, "" if name == "." else name, there.nbytes)
             else:
                 waiting += self._inside(path)
 
@@ -206,16 +207,6 @@ class _Directories:
         with contextlib.suppress(PermissionError, FileNotFoundError), os.scandir(path) as entries:
             return [Path(entry) for entry in entries if entry.is_dir()]
         return []
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            # A writer at work may have renamed it since.
-            with contextlib.suppress(OSError):
-                total += Path(directory, name).stat().st_size
-    return total
 
 
 class _Listing:

@@ -14,7 +14,7 @@ import numpy as np
 from imgstore_zarr.errors import MissingDependencyError
 from imgstore_zarr.index import Float64s
 from imgstore_zarr.report import Report
-from imgstore_zarr.timeline import Timeline, span_of
+from imgstore_zarr.timeline import UNIX_TIMES, Timeline, span_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +35,6 @@ _TEXT: dict[str, Any] = {"fontsize": 9, "color": _INK}
 
 # What says when a record was made, and not what was measured.
 _NO_FIELDS = {"frame_time", "frame_index", "frame_number", "sensor_time"}
-
-# A frame time outside of 1990 .. 2100 is no Unix time.
-_UNIX_TIMES = (631_152_000, 4_102_444_800)
 
 # Up to how many seconds which unit is used.
 _UNITS = (
@@ -63,7 +60,7 @@ class _Clock(NamedTuple):
     @property
     def label(self) -> str:
         since = "the first frame"
-        if _UNIX_TIMES[0] <= self.start < _UNIX_TIMES[1]:
+        if UNIX_TIMES[0] <= self.start < UNIX_TIMES[1]:
             since = f"{dt.datetime.fromtimestamp(self.start, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
         return f"time since {since}  [{self.unit}]"
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_BINS = 1_000
 """Bins of a timeline."""
 
+UNIX_TIMES = (631_152_000, 4_102_444_800)
+"""A frame time outside of 1990 .. 2100 is no Unix time."""
+
 _FRAMES_PER_BIN = 4
 _LOW = np.uint64(2**32 - 1)
 _INT64_MAX = np.iinfo(np.int64).max

@@ -23,6 +23,7 @@ FLOORS = {
     "cores": 1,
     "interruption": 1,
     "bells": 1,
+    "bounded_cache": 1,
     "image_integrity": 1,
     "recording": 1,
     "index": 1,

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import imgstore_zarr
+from imgstore_zarr.bounded_cache import BoundedCache
 from imgstore_zarr.viewer import browser
-from imgstore_zarr.viewer.cache import BoundedCache
 from imgstore_zarr.viewer.desk import MOST_AHEAD, MOST_NOW, Desk, SupersededError
 from imgstore_zarr.viewer.moments import local_text, time_of
 from imgstore_zarr.viewer.pictures import (
@@ -275,7 +275,7 @@ def growing(tmp_path: Path) -> Iterator[Growing]:
         writer.flush()
         place = imgstore_zarr.locate(path)
         with imgstore_zarr.open(place) as store:
-            viewed = Viewed(store, place, "growing", BoundedCache(), threading.Semaphore(1))
+            viewed = Viewed(store, place, "growing", BoundedCache(2**28), threading.Semaphore(1))
             yield Growing(writer, viewed)
             viewed.close()
 

@@ -8,22 +8,19 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imgstore_zarr.errors import UnsupportedFormatError
-from imgstore_zarr.storage import Location
+from imgstore_zarr.storage import Directory, Location
+from imgstore_zarr.timeline import UNIX_TIMES
 
 _PIPED_WIDTH = 160
 _SWITCHES: dict[str, str | bool] = {"true": True, "false": False}
 
 _Value = TypeVar("_Value")
-
-UNIX_TIMES = (631_152_000, 4_102_444_800)
-"""A frame time outside of 1990 .. 2100 is no Unix time."""
 
 
 def leave_log() -> None:
@@ -142,15 +139,7 @@ def frame_time_text(time: float, zone: dt.tzinfo) -> str:
 
 def size_on_disk(location: Location) -> int | None:
     """Return the bytes of all files of a recording, or None where it is in no directory."""
-    if location.path is None:
-        return None
-    total = 0
-    for directory, _, names in os.walk(location.path):
-        for name in names:
-            # A writer at work may have renamed it since.
-            with contextlib.suppress(FileNotFoundError):
-                total += Path(directory, name).stat().st_size
-    return total
+    return None if location.path is None else Directory(location.path).nbytes
 
 
 def limited(lines: Iterable[str], shown: int = 10) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imgstore_zarr.cli.console import UNIX_TIMES
 from imgstore_zarr.conversion_source import Source
 from imgstore_zarr.errors import (
     InvalidMetadataError,
@@ -20,6 +19,7 @@ from imgstore_zarr.errors import (
 from imgstore_zarr.extra import RecordEncoder
 from imgstore_zarr.index import FrameIndex, Int64s
 from imgstore_zarr.store import ImgStore
+from imgstore_zarr.timeline import UNIX_TIMES
 
 # Rows that are made and written at once.
 _ROWS = 100_000

@@ -223,9 +223,7 @@ class Uploads:
         failure = None
         try:
             self._send(commit)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer must be told
             failure = error
         with self._queue.lock:
             if failure is None:

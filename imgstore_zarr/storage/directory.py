@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -97,6 +98,17 @@ class Directory:
     def path(self) -> Path:
         """The path."""
         return self.root
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        total = 0
+        for directory, _, names in os.walk(self.root):
+            for name in names:
+                # A writer at work may have renamed it since.
+                with contextlib.suppress(OSError):
+                    total += Path(directory, name).stat().st_size
+        return total
 
     def read(self, key: str) -> bytes:
         """Return a file's contents."""

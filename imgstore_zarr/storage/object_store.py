@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.bounded_cache import BoundedCache
 from imgstore_zarr.storage.access import access_error
-from imgstore_zarr.storage.block_cache import BlockCache
 from imgstore_zarr.storage.index_pages import NO_LISTING, linked_names
 from imgstore_zarr.storage.recollection import is_recollecting, recalled
 from imgstore_zarr.storage.requests import (
@@ -91,7 +91,7 @@ class ObjectBlob:
         if known is not None:
             return known
         data = bytes(self._range(offset, nbytes))
-        cache.put((name, self._tag, offset, nbytes), data)
+        cache.put((name, self._tag, offset, nbytes), data, len(data))
         return data
 
     def _range(self, offset: int, nbytes: int) -> Buffer:
@@ -160,7 +160,7 @@ class ObjectStore:
     prefix: str
     url: str
     read_only: bool = False
-    cache: BlockCache | None = field(default=None, repr=False, compare=False)
+    cache: BoundedCache[bytes] | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:

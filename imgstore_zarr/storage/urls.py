@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
+from imgstore_zarr.bounded_cache import BoundedCache
 from imgstore_zarr.errors import (
     MissingDependencyError,
     RecordingAccessError,
     UnsupportedFormatError,
 )
-from imgstore_zarr.storage.block_cache import BlockCache
 from imgstore_zarr.storage.object_store import ObjectStore
 from imgstore_zarr.storage.requests import without_secrets
 
@@ -183,11 +183,11 @@ def _shown(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _cache(shown: str, limit: Any) -> BlockCache | None:
+def _cache(shown: str, limit: Any) -> BoundedCache[bytes] | None:
     if limit is None:
         return None
     try:
-        return BlockCache(int(limit))
+        return BoundedCache(int(limit))
     except (TypeError, ValueError):
         raise UnsupportedFormatError(
             f"{shown}: cache_bytes must be a number of bytes, not {limit!r}"

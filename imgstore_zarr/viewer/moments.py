@@ -7,9 +7,7 @@ import math
 from dataclasses import dataclass
 
 from imgstore_zarr.index import FrameIndex
-
-# A frame time outside of 1990 .. 2100 is no Unix time.
-_UNIX_TIMES = (631_152_000, 4_102_444_800)
+from imgstore_zarr.timeline import UNIX_TIMES
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Moment:
 
 def is_unix(time: float) -> bool:
     """Whether a frame time can be seconds since 1970."""
-    return _UNIX_TIMES[0] <= time < _UNIX_TIMES[1]
+    return UNIX_TIMES[0] <= time < UNIX_TIMES[1]
 
 
 def local_text(time: float, zone: dt.tzinfo) -> str | None:

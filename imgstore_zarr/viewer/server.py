@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import imgstore_zarr
+from imgstore_zarr.bounded_cache import BoundedCache
 from imgstore_zarr.cores import CORES
 from imgstore_zarr.serving.guard import Guard, new_token
 from imgstore_zarr.serving.server import address_of, listening, run
 from imgstore_zarr.storage import locate_urls
 from imgstore_zarr.viewer.answers import Answers
-from imgstore_zarr.viewer.cache import BoundedCache
 from imgstore_zarr.viewer.playing import Playing
 from imgstore_zarr.viewer.viewed import Viewed, short_names
 
@@ -29,6 +29,9 @@ HEADERS = (
     (b"cache-control", b"no-store"),
 )
 """Of every answer: nothing from elsewhere is part of the page, and the page is part of nothing."""
+
+CACHE_BYTES = 192 * 2**20
+"""How much memory the frames and pictures of all recordings take together."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 _HOST = "127.0.0.1"
@@ -79,7 +82,7 @@ def _opened(
     places = [imgstore_zarr.locate(one) for one in locate_urls(storage_options, *locations)]
     stores = [stack.enter_context(imgstore_zarr.open(place)) for place in places]
     names = short_names([store.filename for store in stores])
-    cache: BoundedCache[Any] = BoundedCache()
+    cache: BoundedCache[Any] = BoundedCache(CACHE_BYTES)
     turns = threading.Semaphore(CORES + 1)
     return [
         Viewed(store, place, name, cache, turns)

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from imgstore_zarr.bounded_cache import BoundedCache
 from imgstore_zarr.cached import cached_property
 from imgstore_zarr.errors import ImgStoreError
 from imgstore_zarr.index import FrameIndex
 from imgstore_zarr.report import Report
 from imgstore_zarr.storage import Location
 from imgstore_zarr.store import ImgStore
-from imgstore_zarr.viewer.cache import BoundedCache
 from imgstore_zarr.viewer.desk import Desk
 from imgstore_zarr.viewer.moments import Moment, is_unix, moment_at
 from imgstore_zarr.viewer.pictures import Framing, Levels, Look, encoded_picture, levels_of

@@ -1,14 +1,11 @@
-"""BoundedCache: what was made for one request and may serve the next, up to a number of bytes."""
+"""BoundedCache: what may serve again, up to a number of bytes."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Generic, TypeVar
-
-CACHE_BYTES = 192 * 2**20
-"""How much memory the frames and pictures of all recordings take together."""
+from typing import Any, Generic, TypeVar
 
 _Value = TypeVar("_Value")
 
@@ -16,17 +13,22 @@ _Value = TypeVar("_Value")
 class BoundedCache(Generic[_Value]):
     """Values by key; those not used for longest are given up first. For any thread.
 
+    Pickled, only its limit travels: each process fills its own.
+
     Parameters
     ----------
     limit
         How much memory the values may take, in bytes. What is larger by itself is not kept.
     """
 
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, tuple[_Value, int]] = OrderedDict()
         self._bytes = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BoundedCache, (self._limit,)
 
     @property
     def used(self) -> int:
