@@ -87,6 +87,23 @@ def test_levels_by_buttons_and_sliders(looked: Looked) -> None:
     assert looked.position() == 0
 
 
+def test_levels_set_by_hand_outlast_those_asked_for_before(looked: Looked) -> None:
+    page = looked.page
+    held: list[Any] = []
+    page.locator("#black-slider").fill("400")
+    page.wait_for_load_state("networkidle")
+    page.route("**/recordings/0/levels?*", lambda route: held.append(route))
+    with page.expect_request("**/recordings/0/levels?*"):
+        page.click("#auto")
+    page.locator("#black-slider").fill("200")
+    # Those that are held go on.
+    with page.expect_response("**/recordings/0/levels?*"):
+        page.unroute("**/recordings/0/levels?*")
+    page.wait_for_timeout(300)
+    assert held
+    assert float(page.input_value("#black")) == round(0.2 * 255)
+
+
 def test_the_timeline_comes_closer(looked: Looked) -> None:
     page = looked.page
 

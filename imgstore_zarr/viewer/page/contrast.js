@@ -15,6 +15,8 @@ export class Contrast {
     this.levels = null;
     this.wanted = null;
     this.busy = false;
+    // Of each pane, the question for levels whose answer still counts.
+    this.asked = new WeakMap();
     element("map").append(
       ...maps.map((name) => {
         const option = document.createElement("option");
@@ -75,16 +77,19 @@ export class Contrast {
   }
 
   set(change) {
+    if ("black" in change || "white" in change) this.asked.delete(this.pane);
     Object.assign(this.pane.look, change);
     this.fill();
     this.changed(this.pane);
   }
 
-  /** Levels that show nearly all pixels of the frame. */
+  /** Levels that show nearly all pixels of the frame, unless others are set before they are known. */
   async auto(pane = this.pane) {
     const position = pane.current?.frame.position ?? 0;
+    const question = {};
+    this.asked.set(pane, question);
     const levels = await ask(`recordings/${pane.number}/levels`, { position }).catch((error) => pane.fail(error));
-    if (!levels || levels.damaged) return;
+    if (!levels || levels.damaged || this.asked.get(pane) !== question) return;
     Object.assign(pane.look, { black: levels.black, white: levels.white });
     if (pane === this.pane) {
       this.levels = levels;
@@ -94,6 +99,7 @@ export class Contrast {
   }
 
   reset() {
+    this.asked.delete(this.pane);
     this.pane.look = { black: null, white: null, gamma: 1, map: "gray" };
     if (Contrast.needsLevels(this.pane.facts)) this.auto();
     else this.set({});
