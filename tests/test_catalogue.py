@@ -175,7 +175,7 @@ def test_a_web_server(tree: Path) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "imgstore_zarr.cli", "ls", *arguments]
+    command = [sys.executable, "-m", "imgstore_zarr", "ls", *arguments]
     wide = {**os.environ, "COLUMNS": "200"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=100, check=False, env=wide

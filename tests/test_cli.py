@@ -36,7 +36,7 @@ def run(command: Sequence[str], cwd: Path | None = None) -> Finished:
 
 
 def cli(*arguments: object, cwd: Path | None = None) -> Finished:
-    return run([sys.executable, "-m", "imgstore_zarr.cli", *map(str, arguments)], cwd)
+    return run([sys.executable, "-m", "imgstore_zarr", *map(str, arguments)], cwd)
 
 
 def one_line_error(finished: Finished) -> str:
@@ -93,7 +93,7 @@ def test_commands_explain_themselves() -> None:
 
 
 def test_help_imports_only_what_it_needs() -> None:
-    finished = run([sys.executable, "-X", "importtime", "-m", "imgstore_zarr.cli", "--help"])
+    finished = run([sys.executable, "-X", "importtime", "-m", "imgstore_zarr", "--help"])
     assert finished.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in finished.stderr.splitlines()}
     assert "typer" in imported

@@ -735,7 +735,7 @@ def test_what_a_worker_gets_is_small(tmp_path: Path) -> None:
 
 def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "imgstore_zarr.cli", *map(str, arguments)],
+        [sys.executable, "-m", "imgstore_zarr", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=100,

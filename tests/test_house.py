@@ -78,6 +78,7 @@ FLOORS = {
     "public": 5,
     "": 5,  # imgstore_zarr itself, which hands out the names of the floors below
     "cli": 6,
+    "__main__": 6,
     "serving": 6,
     "testing": 6,
     "viewer": 6,

@@ -32,7 +32,12 @@ from zarr.core.sync import sync
 from zarr.testing.store import StoreTests
 
 import imgstore_zarr
-from imgstore_zarr import ChunkMissingError, CorruptChunkError, InvalidMetadataError
+from imgstore_zarr import (
+    ChunkMissingError,
+    CorruptChunkError,
+    InvalidMetadataError,
+    UnsupportedFormatError,
+)
 from imgstore_zarr.frames import FrameSource
 from imgstore_zarr.virtual_zarr import VirtualGroup, VirtualZarr
 from imgstore_zarr.virtual_zarr.recording import CHUNK_BYTES, frames_per_chunk
@@ -510,6 +515,14 @@ def test_the_group_is_what_the_recording_was(tmp_path: Path) -> None:
     _reopened.cache_clear()
     with pytest.raises(InvalidMetadataError, match="not what it was"):
         pickle.loads(sent)
+
+
+def test_it_is_for_readers_of_zarr(make: Make) -> None:
+    with (
+        imgstore_zarr.open(make(CASES[6])) as store,
+        pytest.raises(UnsupportedFormatError, match=r"open it with zarr or xarray\.open_zarr"),
+    ):
+        imgstore_zarr.open(store.as_zarr())
 
 
 def first_frame(store: Store) -> NDArray[Any]:

@@ -17,13 +17,8 @@ from imgstore_zarr.errors import CorruptChunkError, InvalidMetadataError
 from imgstore_zarr.native.codecs import CRC32C_CODEC, ZSTD_CODEC, bytes_codec
 from imgstore_zarr.native.columns import ColumnWriter, chunk_length, read_column
 from imgstore_zarr.native.extra_log import Record
-from imgstore_zarr.native.metadata import (
-    ATTRIBUTE,
-    array_metadata,
-    column_metadata,
-    parse_dtype,
-    parse_shape,
-)
+from imgstore_zarr.native.metadata import ATTRIBUTE, column_metadata
+from imgstore_zarr.native.nodes import array_metadata, parse_dtype, parse_shape
 from imgstore_zarr.storage import Location
 
 _EXACT_IN_FLOAT = 2**53

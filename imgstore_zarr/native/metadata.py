@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-import operator
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,13 @@ from imgstore_zarr.native.codecs import (
     InnerCodec,
     bytes_codec,
     checksum,
+)
+from imgstore_zarr.native.nodes import (
+    array_metadata,
+    dump_json,
+    group_metadata,
+    parse_dtype,
+    parse_shape,
 )
 from imgstore_zarr.native.shards import ShardGeometry
 from imgstore_zarr.pixels import is_color
@@ -60,53 +66,6 @@ COLUMNS: Mapping[str, np.dtype[Any]] = {
 }
 
 
-def parse_dtype(name: Any) -> np.dtype[Any]:
-    """Return the dtype of a Zarr data type that is written here; ValueError for any other."""
-    dtype: np.dtype[Any] = np.dtype(name)
-    if name != dtype.name or dtype.kind not in "iufb" or dtype.itemsize > 8:
-        raise ValueError(f"the data type {name!r}")
-    return dtype
-
-
-def parse_shape(sizes: Any) -> tuple[int, ...]:
-    """Return a shape as ``zarr.json`` gives it; ValueError or TypeError where it is none."""
-    shape = tuple(operator.index(size) for size in sizes)
-    if min(shape, default=0) < 0:
-        raise ValueError(f"the shape {shape}")
-    return shape
-
-
-def dump_json(document: Mapping[str, Any]) -> bytes:
-    """Return a metadata document as UTF-8."""
-    return json.dumps(document, indent=2, allow_nan=False).encode()
-
-
-def array_metadata(
-    *,
-    shape: tuple[int, ...],
-    chunk_shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    codecs: list[dict[str, Any]],
-    dimension_names: tuple[str, ...],
-    fill_value: Any = 0,
-    attributes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the ``zarr.json`` of an array."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(shape),
-        "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fill_value,
-        "codecs": codecs,
-        "attributes": dict(attributes or {}),
-        "dimension_names": list(dimension_names),
-        "storage_transformers": [],
-    }
-
-
 def column_metadata(
     count: int, dtype: np.dtype[Any], dimension: str, attributes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -120,24 +79,6 @@ def column_metadata(
         fill_value="NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0,
         attributes=attributes,
     )
-
-
-def group_metadata(
-    attributes: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a group, with its members' metadata inline where given."""
-    document: dict[str, Any] = {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": dict(attributes),
-    }
-    if members is not None:
-        document["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": dict(members),
-        }
-    return document
 
 
 @dataclass(frozen=True)
@@ -461,8 +402,12 @@ def _geometry(name: str, node: dict[str, Any]) -> tuple[ShardGeometry, int]:
     dtype = parse_dtype(node["data_type"]).newbyteorder("<")
     shard_shape = parse_shape(node["chunk_grid"]["configuration"]["chunk_shape"])
     chunksize = shard_shape[0]
-    (sharding,) = node["codecs"]
-    configuration = sharding["configuration"]
+    if [codec["name"] for codec in node["codecs"]] != ["sharding_indexed"]:
+        raise UnsupportedFormatError(
+            f"{name}: the image array has no shards, as when a recording is served; open it with "
+            "zarr or xarray.open_zarr"
+        )
+    configuration = node["codecs"][0]["configuration"]
     if chunksize < 1 or len(image_shape) not in (2, 3) or min(image_shape) < 1:
         raise InvalidMetadataError(
             f"{name}: an image array of shape {node['shape']} in chunks of {chunksize} frames "
@@ -480,8 +425,7 @@ def _geometry(name: str, node: dict[str, Any]) -> tuple[ShardGeometry, int]:
     ]
     known = [["bytes", "crc32c"], ["bytes", "blosc", "crc32c"]]
     if (
-        sharding["name"] != "sharding_indexed"
-        or names not in known
+        names not in known
         or configuration.get("index_location", "end") != "end"
         or [codec["name"] for codec in configuration["index_codecs"]] != ["bytes", "crc32c"]
         or orders != ["little", "little"]

@@ -18,14 +18,8 @@ from imgstore_zarr.lock import can_delete
 from imgstore_zarr.native.codecs import CRC32C_CODEC, ZSTD_CODEC, bytes_codec, encode_column
 from imgstore_zarr.native.columns import chunk_key, read_column
 from imgstore_zarr.native.extra_columns import array_name
-from imgstore_zarr.native.metadata import (
-    ATTRIBUTE,
-    SAMPLED,
-    array_metadata,
-    group_metadata,
-    parse_dtype,
-    parse_shape,
-)
+from imgstore_zarr.native.metadata import ATTRIBUTE, SAMPLED
+from imgstore_zarr.native.nodes import array_metadata, group_metadata, parse_dtype, parse_shape
 from imgstore_zarr.storage import Location
 
 SAMPLED_CHUNK = 2**20

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imgstore_zarr.errors import CorruptChunkError
 from imgstore_zarr.native.codecs import bytes_codec
-from imgstore_zarr.native.metadata import array_metadata
+from imgstore_zarr.native.nodes import array_metadata
 
 Rows = Callable[[int, int], NDArray[Any]]
 """Reads the rows start .. stop-1 of an array, or raises."""

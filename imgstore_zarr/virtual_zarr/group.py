@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgstore_zarr.errors import ChunkMissingError, InvalidMetadataError
-from imgstore_zarr.native.metadata import GROUP_KEY, dump_json, group_metadata
+from imgstore_zarr.native.metadata import GROUP_KEY
+from imgstore_zarr.native.nodes import dump_json, group_metadata
 from imgstore_zarr.virtual_zarr.arrays import VirtualArray
 
 
