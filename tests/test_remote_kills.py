@@ -27,6 +27,8 @@ from tests.campaign import rounds
 from tests.remote_places import Remote, add, in_s3, read_by_zarr
 from tests.test_zarr_interruptions import KilledAt, in_child
 
+pytestmark = pytest.mark.timeout(3600)
+
 ROOT = Path(__file__).parents[1]
 
 # A journal is a head and one record a frame.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -415,3 +416,22 @@ def test_a_recording_where_a_file_is(tmp_path: Path, format: str) -> None:
         with pytest.raises(imgstore_zarr.RecordingAccessError, match="something else is there"):
             imgstore_zarr.create(place, format, (16, 16))
     assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_files_of_a_directory_from_which_others_remove(tmp_path: Path) -> None:
+    for name in ("a/1", "a/b/2", "c/3", "4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    directory = Directory(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in directory.files()} == {
+        "a/1",
+        "a/b/2",
+        "c/3",
+        "4",
+    }
+    assert [path.name for path in directory.files("a/b")] == ["2"]
+    assert [*directory.files("gone")] == []
+    going = directory.files()
+    assert next(going).name == "4"
+    shutil.rmtree(tmp_path / "a")
+    assert [path.name for path in going] == ["3"]

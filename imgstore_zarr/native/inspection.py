@@ -20,7 +20,7 @@ from imgstore_zarr.native.metadata import (
 from imgstore_zarr.native.open_chunk import BUSY
 from imgstore_zarr.native.shards import MISSING, ShardEntries, ShardGeometry, decode_entries
 from imgstore_zarr.report import counted
-from imgstore_zarr.storage import FileBlob, Location, access_error
+from imgstore_zarr.storage import Directory, FileBlob, Location, access_error
 
 MAX_PROBLEMS = 1000
 """Chunks that are told of one by one: where all of a week are gone, there are a million."""
@@ -209,5 +209,5 @@ def _is_new(name: str) -> bool:
 
 
 def _is_empty(location: Location, key: str) -> bool:
-    path = location.path and location.path / key
-    return bool(path and path.is_dir() and all(inner.is_dir() for inner in path.rglob("*")))
+    folder = Directory(location.path / key) if location.path else None
+    return folder is not None and folder.root.is_dir() and not any(folder.files())

@@ -319,7 +319,11 @@ def _set_aside(location: Directory, spool: Spool, stale: frozenset[str] | None) 
                 location.delete(f"{INFLIGHT}/{path.name}")
     recording = parse(location.name, location.read(GROUP_KEY))
     left = [root / key for key in left_over_keys(location, recording)]
-    new = {path: path.relative_to(root).parts for path in root.rglob(".new-*")}
+    new = {
+        path: path.relative_to(root).parts
+        for path in location.files()
+        if path.name.startswith(".new-")
+    }
     left += [path for path, parts in new.items() if parts[0] not in (SET_ASIDE, INFLIGHT)]
     for path in dict.fromkeys(left):
         if path.exists():  # not with the folder that it was in

@@ -111,8 +111,9 @@ def _put_missing(
     queue: CommitQueue, local: Directory, here: ZarrRecording, there: ZarrRecording
 ) -> None:
     """Put what is committed in the spool and not in the store, chunk by chunk."""
-    for path in [*local.root.rglob(".new-*")]:
-        path.unlink()  # of a file that was being written
+    for path in local.files():
+        if path.name.startswith(".new-"):
+            path.unlink()  # of a file that was being written
     if generation_of(here) != generation_of(there):
         queue.restart(here.documents(0, {}))
         start = 0
@@ -125,8 +126,7 @@ def _put_missing(
             if int(key) >= start // COLUMN_CHUNK:
                 queue.note(f"{name}/c/{key}", 0)
     if here.extra and here.extra != there.extra:
-        files = [path for path in (local.root / "extra").rglob("*") if path.is_file()]
-        for key in [path.relative_to(local.root).as_posix() for path in files]:
+        for key in [path.relative_to(local.root).as_posix() for path in local.files("extra")]:
             if not key.endswith(GROUP_KEY):
                 queue.note(key, 0)
     size = here.geometry.chunksize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,12 +103,17 @@ class Directory:
     def nbytes(self) -> int:
         """Bytes of all files."""
         total = 0
-        for directory, _, names in os.walk(self.root):
-            for name in names:
-                # A writer at work may have renamed it since.
-                with contextlib.suppress(OSError):
-                    total += Path(directory, name).stat().st_size
+        for file in self.files():
+            # A writer at work may have renamed it since.
+            with contextlib.suppress(OSError):
+                total += file.stat().st_size
         return total
+
+    def files(self, key: str = "") -> Iterator[Path]:
+        """Find every file below; what others remove meanwhile may be left out."""
+        # Not `Path.rglob`, which raises where a folder goes before it is looked into.
+        for folder, _, names in os.walk(self.root / key):
+            yield from (Path(folder, name) for name in names)
 
     def read(self, key: str) -> bytes:
         """Return a file's contents."""
