@@ -960,6 +960,8 @@ def test_pictures_of_the_documentation(
     prepare: Callable[[Looked], None],
 ) -> None:
     with looking(browser, *(geckos[i] for i in which), color_scheme=scheme) as looked:
+        # They move what is above them.
+        looked.page.wait_for_selector("#curves div.curve")
         looked.page.select_option("#jump-kind", "position")
         looked.page.fill("#jump-text", "150")
         looked.press("Enter")
